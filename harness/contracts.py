@@ -1,0 +1,385 @@
+"""The shared nouns (dataclasses) and roles (Protocols). Imports the standard library only.
+
+Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as arguments, a plug-in knows no stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import nn
+
+RUNTIME = "runtime"
+"""Marks a value that cannot change captions or scores: ``workers: Annotated[int, RUNTIME]``.
+
+Whatever a plug-in's constructor takes is identity (part of the hashes) unless it carries this mark, so that a
+forgotten mark costs a repeated computation and never a wrong reuse.
+"""
+
+SPLITS = ("train", "valid", "test")
+REGIONS = ("vision", "connector", "language", "head", "embeddings")
+Region = Literal["vision", "connector", "language", "head", "embeddings"]
+UNKNOWN = "unknown"
+
+
+class CapBenchError(Exception):
+    """Something went wrong that the message explains: what was expected, what came, what to do."""
+
+
+class RequestError(CapBenchError):
+    """The request itself is wrong (a name, an option, a file): exit code 2, nothing was run."""
+
+
+class Refused(RequestError):
+    """A combination that has no meaning, such as LoRA on a baseline's untrained decoder. Documented, not a failure."""
+
+
+class ImageError(CapBenchError):
+    """A picture cannot be read. Carries the reason, never the patient."""
+
+
+# ---------------------------------------------------------------- data
+
+
+class ImageSource(Protocol):
+    """Where a picture comes from; nothing is read before `load`."""
+
+    def load(self) -> Image.Image:
+        """The picture as 8-bit RGB. Raises ImageError when it cannot be decoded."""
+
+    def digest(self) -> str:
+        """Hex sha256 of the bytes the picture is made from. Raises ImageError when they cannot be read."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row of a dataset: its picture(s) and the reference text."""
+
+    id: str
+    images: tuple[ImageSource, ...]
+    caption: str
+    split: str
+    modality: str = UNKNOWN
+    concepts: tuple[str, ...] = ()
+    factors: Mapping[str, str] = field(default_factory=dict)
+    task: str = "caption"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that cannot be used, and why. Counted and written down, never dropped in silence."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Split:
+    """The usable samples of one split, in a fixed order, and the ledger of the others."""
+
+    name: str
+    samples: tuple[Sample, ...]
+    rejected: tuple[Rejected, ...] = ()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 over ids, captions, modalities and picture bytes: what a caption or a fit can depend on."""
+        total = hashlib.sha256()
+        for sample in self.samples:
+            digests = [image.digest() for image in sample.images]
+            fields = (sample.id, sample.caption, sample.modality, *sample.concepts, *digests)
+            for text in (*fields, ""):
+                raw = text.encode()
+                total.update(len(raw).to_bytes(8, "little") + raw)
+        return total.hexdigest()
+
+
+class Dataset(Protocol):
+    """A source of samples. Constructors are cheap; `load` reads."""
+
+    name: str
+
+    def load(self, split: str) -> Split:
+        """Samples of "train", "valid" or "test", the same order each time. Raises RequestError on a wrong folder or file."""
+
+
+# ---------------------------------------------------------------- prompts
+
+
+class ModalitySource(Protocol):
+    """Where the modality label of the prompt comes from (the data, a classifier, nowhere)."""
+
+    name: str
+
+    def labels(self, samples: Sequence[Sample]) -> list[str | None]:
+        """One label per sample, None where there is none to give."""
+
+
+class PromptStyle(Protocol):
+    """What a captioner is asked. How a model spells it (chat template) is the captioner's business."""
+
+    name: str
+
+    def text(self, sample: Sample, modality: str | None) -> str:
+        """The question for one sample."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sample with its rendered question: what fit and generate work on."""
+
+    sample: Sample
+    prompt: str
+
+
+# ---------------------------------------------------------------- captioners
+
+
+@dataclass(frozen=True)
+class Site:
+    """A part of a model: a pattern for `re.fullmatch` over module names, and the region it is counted in."""
+
+    pattern: str
+    region: Region
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Progressive fine-tuning: from this share of the training steps on (0 to 1), modules below these patterns train."""
+
+    start: float
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """What a captioner sees: decoded pictures, the question and, in training, the answer."""
+
+    images: tuple[Image.Image, ...]
+    prompt: str
+    caption: str | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One caption; `truncated` when it reached max_new_tokens before the stop token."""
+
+    caption: str
+    tokens: int
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The supervised token ids of one caption; `cut` when the caption was longer than the limit allowed."""
+
+    ids: tuple[int, ...]
+    cut: bool
+
+
+class Captioner(Protocol):
+    """The wrapper around a model. `load` fills `model`; everything before it is cheap.
+
+    `sites` maps site names to modules for the LoRA strategies; `schedule` is the unfreezing plan of `full`.
+    An empty one means that the strategies which need it refuse the captioner.
+    """
+
+    name: str
+    kind: Literal["LVLM", "SVLM", "baseline"]
+    sites: Mapping[str, Site]
+    schedule: tuple[Stage, ...]
+    prompted: bool
+    model: nn.Module
+
+    def digest(self) -> str:
+        """Hex sha256 of the checkpoint's files. Raises RequestError when the checkpoint cannot be found."""
+
+    def skeleton(self) -> nn.Module:
+        """The architecture on the meta device, without weights."""
+
+    def load(self, device: str) -> None:
+        """Read the checkpoint into `model`."""
+
+    def region(self, module: str) -> Region:
+        """The region a module name belongs to."""
+
+    def answer(self, caption: str, limit: int) -> Answer:
+        """Token ids of caption and stop token. At most `limit` ids: a longer caption is cut and gets no stop token."""
+
+    def collate(self, examples: Sequence[Example], limit: int) -> dict[str, torch.Tensor]:
+        """A right-padded training batch with `labels`: the answer's ids, -100 elsewhere."""
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
+        """One caption per example, greedy, independent of the batch it is in."""
+
+
+# ---------------------------------------------------------------- strategies
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy resolved against one captioner: explicit module names, counts, options.
+
+    adapted: modules that get LoRA; trained: modules trained in full; counts: trainable parameters per region;
+    schedule: (share of the steps, modules that train from then on), for progressive fine-tuning.
+    """
+
+    strategy: str
+    params_total: int
+    counts: Mapping[str, int]
+    adapted: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    schedule: tuple[tuple[float, tuple[str, ...]], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def params_trained(self) -> int:
+        """Trainable parameters over all regions, tied weights counted once."""
+        return sum(self.counts.values())
+
+
+class Strategy(Protocol):
+    """How a captioner is adapted."""
+
+    name: str
+    trains: bool
+    learning_rate: float
+
+    def plan(self, captioner: Captioner) -> Plan:
+        """Resolve against the captioner's skeleton. Raises Refused, or RequestError when a site matches nothing."""
+
+    def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
+        """Make the loaded model trainable as planned and return it (peft wraps it)."""
+
+    def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        """Write what was trained as safetensors."""
+
+    def restore(self, captioner: Captioner, plan: Plan, folder: Path) -> nn.Module:
+        """Put saved weights onto the freshly loaded model and prove that they arrived."""
+
+
+# ---------------------------------------------------------------- metrics
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a metric compares."""
+
+    reference: str
+    candidate: str
+    image: ImageSource | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The values of one pair by name ("f1", ...); a failed one has no values and a reason."""
+
+    values: Mapping[str, float]
+    reason: str = ""
+
+
+class Metric(Protocol):
+    """A per-sample metric. `values` names what `score` returns; the protocol picks the column's one."""
+
+    name: str
+    values: tuple[str, ...]
+    needs: frozenset[str]
+    higher_is_better: bool
+
+    def missing(self) -> str | None:
+        """Why the metric cannot run here and the command that helps; None when all is there. Cheap."""
+
+    def signature(self) -> str:
+        """Name, version, options and checkpoint digest in one line: what a value depends on besides its texts."""
+
+    def load(self, device: str) -> None:
+        """Read checkpoints."""
+
+    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
+        """One score per pair. `references`: all references of the evaluated split, one per sample, for corpus statistics."""
+
+
+# ---------------------------------------------------------------- options of the stages
+
+
+@dataclass(frozen=True)
+class Training:
+    """Options of a fit. `batch_size` is the batch of one update; `micro_batch_size` what fits into memory at once.
+
+    A learning_rate of None takes the strategy's; max_steps of None trains for `epochs`.
+    """
+
+    epochs: float
+    batch_size: int
+    learning_rate: float | None
+    max_steps: int | None
+    warmup: float
+    weight_decay: float
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
+    max_grad_norm: float
+    max_caption_tokens: int
+    micro_batch_size: Annotated[int | None, RUNTIME]
+    save_every: Annotated[int, RUNTIME]
+    log_every: Annotated[int, RUNTIME]
+    workers: Annotated[int, RUNTIME]
+
+    def __post_init__(self) -> None:
+        """Check ranges; types are checked against the annotations before."""
+        for name in ("batch_size", "max_caption_tokens", "save_every", "log_every"):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("max_steps", "micro_batch_size"):
+            if getattr(self, name) is not None:
+                _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("workers", "warmup", "weight_decay", "max_grad_norm"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        if self.epochs <= 0:
+            raise RequestError(f"train.epochs: expected more than 0, got {self.epochs}")
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise RequestError(
+                f"train.micro_batch_size: expected a divisor of train.batch_size={self.batch_size}, "
+                f"got {self.micro_batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Options of generation: greedy, the repetition penalty always passed explicitly."""
+
+    max_new_tokens: int
+    repetition_penalty: float
+    batch_size: Annotated[int, RUNTIME]
+
+    def __post_init__(self) -> None:
+        """Check ranges; types are checked against the annotations before."""
+        _at_least("generate.max_new_tokens", self.max_new_tokens, 1)
+        _at_least("generate.batch_size", self.batch_size, 1)
+        if self.repetition_penalty <= 0:
+            raise RequestError(f"generate.repetition_penalty: expected more than 0, got {self.repetition_penalty}")
+
+
+@dataclass(frozen=True)
+class ScoreProtocol:
+    """A named, versioned set of metrics, options and averages.
+
+    columns: leaderboard column -> {metric, value, options}; averages: column -> the columns it is the mean of,
+    in the order they are computed. `note` is printed with every table.
+    """
+
+    name: str
+    version: int
+    columns: Mapping[str, Mapping[str, Any]]
+    averages: Mapping[str, Sequence[str]]
+    note: str = ""
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise RequestError(f"{name}: expected {least} or more, got {value}")
