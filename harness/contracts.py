@@ -262,8 +262,11 @@ class Strategy(Protocol):
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """Write what was trained as safetensors."""
 
-    def restore(self, captioner: Captioner, plan: Plan, folder: Path) -> nn.Module:
-        """Put saved weights onto the freshly loaded model and prove that they arrived."""
+    def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        """Put saved weights into an attached model and prove that they arrived. Raises CapBenchError."""
+
+    def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
+        """Called when the fit enters a new stage of the plan's schedule, with the share of the steps done (0 to 1)."""
 
 
 # ---------------------------------------------------------------- metrics
