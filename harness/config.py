@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -60,6 +60,18 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         return [_cell(_compose(name, [*batch, *extra]), list(batch)) for batch in batches]
 
 
+def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
+    """The values of one yaml of a group, such as the metric a protocol names. Raises RequestError."""
+    return dict(cells(f"{group}/{name}", [], config_dir=config_dir)[0].config[group])
+
+
+def settings(cell: Cell, schema: type) -> Any:
+    """The root-level values of a command, checked against a dataclass."""
+    values = {f.name: cell.config[f.name] for f in fields(schema) if f.name in cell.config}
+    check_values(schema, values, "")
+    return schema(**values)
+
+
 def build(cell: Cell, group: str) -> Any:
     """Build the object a group's yaml names, its values checked against the constructor. Raises RequestError."""
     return build_node(cell.config[group], group)
@@ -94,15 +106,15 @@ def to_yaml(config: Mapping[str, Any]) -> str:
 
 def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
     """Compare values with a constructor's parameters: unknown, missing and mistyped ones raise RequestError."""
-    hints = _hints(target)
+    hints, key = _hints(target), f"{key}." if key else ""
     parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n != "self"}
     for name, value in values.items():
         if name not in parameters:
-            raise RequestError(f"{key}.{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}")
-        _check_type(f"{key}.{name}", value, hints.get(name))
+            raise RequestError(f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}")
+        _check_type(f"{key}{name}", value, hints.get(name))
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:
-        raise RequestError(f"{key}.{missing[0]}: no value; set it with {key}.{missing[0]}=VALUE or in the yaml")
+        raise RequestError(f"{key}{missing[0]}: no value; set it with {key}{missing[0]}=VALUE or in the yaml")
 
 
 # ---------------------------------------------------------------- composition

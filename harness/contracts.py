@@ -290,7 +290,7 @@ class Score:
 
 
 class Metric(Protocol):
-    """A per-sample metric. `values` names what `score` returns; the protocol picks the column's one."""
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks the column's one."""
 
     name: str
     values: tuple[str, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -13,25 +12,21 @@ from harness.progress import bar
 from harness.store import Journal
 
 
-@dataclass(frozen=True)
-class Pass:
-    """What this attempt did: seconds of generation and the captions made in them (finished ones are not repeated)."""
+def generate(captioner: Captioner, queries: Sequence[Query], decoding: Decoding, journal: Journal) -> None:
+    """Caption every query that the journal lacks. A picture that cannot be read becomes a failed row with its reason.
 
-    seconds: float
-    captions: int
-
-
-def generate(captioner: Captioner, queries: Sequence[Query], decoding: Decoding, journal: Journal) -> Pass:
-    """Caption every query that the journal lacks. A picture that cannot be read becomes a failed row with its reason."""
+    A row's `seconds` is its share of its batch, so that the cost of a pass is known however often it was interrupted.
+    """
     done = {row["id"] for row in journal.rows()}
     todo = [query for query in queries if query.sample.id not in done]
     captioner.model.eval()
-    start = time.perf_counter()
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance:
         for batch in _batches(todo, decoding.batch_size):
-            journal.append(_caption(captioner, batch, decoding))
+            start = time.perf_counter()
+            rows = _caption(captioner, batch, decoding)
+            share = round((time.perf_counter() - start) / len(batch), 6)
+            journal.append({**row, "seconds": share} for row in rows)
             advance(len(batch))
-    return Pass(time.perf_counter() - start, len(todo))
 
 
 def _batches(queries: Sequence[Query], size: int) -> Iterator[list[Query]]:
@@ -57,15 +52,14 @@ def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding) -
 
 
 def _ok(query: Query, output: Generated) -> dict[str, Any]:
-    return {
-        "id": query.sample.id,
-        "status": "ok",
-        "caption": output.caption,
-        "tokens": output.tokens,
-        "truncated": output.truncated,
-        "prompt": query.prompt,
-    }
+    made = {"caption": output.caption, "tokens": output.tokens, "truncated": output.truncated}
+    return {"id": query.sample.id, "status": "ok", **made, **_facts(query)}
 
 
 def _failed(query: Query, reason: str) -> dict[str, Any]:
-    return {"id": query.sample.id, "status": "failed", "caption": None, "error": reason, "prompt": query.prompt}
+    return {"id": query.sample.id, "status": "failed", "caption": None, "error": reason, **_facts(query)}
+
+
+def _facts(query: Query) -> dict[str, Any]:
+    """What scoring needs later, so that it needs no dataset: the row stands for itself."""
+    return {"prompt": query.prompt, "reference": query.sample.caption, "modality": query.sample.modality}
