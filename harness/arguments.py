@@ -30,7 +30,9 @@ def parse(command: str, argv: Sequence[str], *, multirun: bool = False, cfg: boo
         if not word.startswith("-"):
             overrides.append(word)
         elif name not in flags:
-            raise RequestError(f"{word}: no such flag; expected {', '.join(sorted(flags))}; see `capbench {command} --help`")
+            raise RequestError(
+                f"{word}: no such flag; expected {', '.join(sorted(flags))}; see `capbench {command} --help`"
+            )
         elif name in ("--config-dir", "-cd"):
             if not value and not rest:
                 raise RequestError(f"{name}: expected a folder after it")

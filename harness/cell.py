@@ -109,7 +109,14 @@ def brief(error: BaseException) -> str:
 
 def record_failure(folder: Path, identity: Mapping[str, Any], row: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
     """Write down a cell that ended with an error: it becomes a row of runs.csv, not only a line that scrolled away."""
-    manifest = {"schema": SCHEMA, "kind": "run", "status": "failed", "identity": dict(identity), "row": dict(row), **parts}
+    manifest = {
+        "schema": SCHEMA,
+        "kind": "run",
+        "status": "failed",
+        "identity": dict(identity),
+        "row": dict(row),
+        **parts,
+    }
     write_json(folder / "manifest.json", manifest)
 
 

@@ -110,7 +110,9 @@ def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
     parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n != "self"}
     for name, value in values.items():
         if name not in parameters:
-            raise RequestError(f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}")
+            raise RequestError(
+                f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}"
+            )
         _check_type(f"{key}{name}", value, hints.get(name))
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
     if missing:
@@ -204,7 +206,9 @@ def _target(path: str, key: str) -> Any:
     try:
         return get_object(path)
     except (ImportError, AttributeError, ValueError, HydraException) as error:
-        reason = _first_line(error.__cause__ or error) if isinstance(error.__cause__ or error, Exception) else str(error)
+        reason = (
+            _first_line(error.__cause__ or error) if isinstance(error.__cause__ or error, Exception) else str(error)
+        )
         raise RequestError(
             f"{key}._target_={path}: cannot be imported ({reason}); a file of your own must be on PYTHONPATH"
         ) from None
@@ -228,7 +232,9 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         return _type_name(get_args(hint)[0])
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    return text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
+    return (
+        text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
+    )
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

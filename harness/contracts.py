@@ -202,6 +202,9 @@ class Captioner(Protocol):
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files. Raises RequestError when the checkpoint cannot be found."""
 
+    def found(self) -> tuple[str, str]:
+        """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
+
     def skeleton(self) -> nn.Module:
         """The architecture on the meta device, without weights."""
 

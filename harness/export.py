@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from harness.leaderboard import Board
 
 TEXT = ("model", "strategy", "prompt", "modality")
-HIDDEN = ("class", "rank_low", "rank_high", "peak_memory_bytes", *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")))
+HIDDEN = (
+    "class",
+    "rank_low",
+    "rank_high",
+    "peak_memory_bytes",
+    *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")),
+)
 RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
 
 
@@ -70,7 +76,9 @@ def write_markdown(board: Board, path: Path) -> None:
     lines = [f"**{board.group.title}**", "", *([board.note, ""] if board.note else [])]
     lines.append("| " + " | ".join(text.columns) + " |")
     lines.append("|" + "|".join(":--" if name in TEXT else "--:" for name in text.columns) + "|")
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in text.itertuples(index=False)]
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in text.itertuples(index=False)
+    ]
     lines += ["", f"{RANK_HELP}.", *(f"{name} is blank: {reason}" for name, reason in board.blank.items())]
     write_text(path, "\n".join(lines) + "\n")
 

@@ -107,7 +107,9 @@ def fit(
     write_text(folder / "losses.csv", _losses_csv(losses))
     cut = sum(captioner.answer(q.sample.caption, options.max_caption_tokens).cut for q in queries)
     steps = trainer.state.global_step
-    return Fitted(clock.seconds(), steps * options.batch_size, steps, cut, losses[-1]["loss"] if losses else float("nan"))
+    return Fitted(
+        clock.seconds(), steps * options.batch_size, steps, cut, losses[-1]["loss"] if losses else float("nan")
+    )
 
 
 class _Trainer(Trainer):
@@ -173,9 +175,7 @@ class _Bar(TrainerCallback):
         self.context = bar(f"fit {self.name}", state.max_steps, state.global_step)
         self.advance = self.context.__enter__()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(1)
 
     def on_train_end(

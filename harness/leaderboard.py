@@ -95,7 +95,7 @@ def select(boards: Sequence[Board], **wanted: str | None) -> Board:
     fitting = [b for b in boards if all(v is None or getattr(b.group, k) == v for k, v in wanted.items())]
     if not fitting:
         known = "; ".join(b.group.title for b in boards) or "no scored run at all; start with `capbench run`"
-        raise RequestError(f"no leaderboard fits {({k: v for k, v in wanted.items() if v})}; there is: {known}")
+        raise RequestError(f"no leaderboard fits { ({k: v for k, v in wanted.items() if v}) }; there is: {known}")
     return fitting[0]
 
 

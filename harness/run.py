@@ -68,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
         settings = config.settings(cells[0], Settings)
         score_runs(runs, protocol, settings.metrics, settings.device, arguments.config_dir)
         row = runs[0].row
-        finish(results, TRIALS, dataset=row["dataset"], split=row["split"], weights=row["weights"], protocol=protocol.name)
+        finish(
+            results, TRIALS, dataset=row["dataset"], split=row["split"], weights=row["weights"], protocol=protocol.name
+        )
     return _summary(cells, outcomes)
 
 
@@ -79,13 +81,13 @@ def _work(cells: Sequence[config.Cell], results: Path, *, sweep: bool) -> list[c
         start = time.perf_counter()
         outcome = _attempt(one, datasets, results, sweep=sweep)
         outcomes.append(outcome)
-        console.print(f"[{number}/{len(cells)}] {one.label}: {_say(outcome)}, {time.perf_counter() - start:.1f} s", markup=False)
+        console.print(
+            f"[{number}/{len(cells)}] {one.label}: {_say(outcome)}, {time.perf_counter() - start:.1f} s", markup=False
+        )
     return outcomes
 
 
-def _attempt(
-    one: config.Cell, datasets: dict[str, Once], results: Path, *, sweep: bool
-) -> cell.Outcome | Exception:
+def _attempt(one: config.Cell, datasets: dict[str, Once], results: Path, *, sweep: bool) -> cell.Outcome | Exception:
     """One cell, shielded: in a sweep no error of one cell reaches the others. A single cell's wrong request is raised."""
     early = results / "runs" / f"failed-{digest([dict(one.choices), dict(one.config)])[:SHORT]}"
     try:
@@ -151,7 +153,9 @@ def _report_rejected(name: str, split: Split) -> None:
     for rejected in split.rejected[:5]:
         errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}", markup=False)
     if len(split.rejected) > 5:
-        errors.print(f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False)
+        errors.print(
+            f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False
+        )
 
 
 def _say(outcome: cell.Outcome | Exception) -> str:

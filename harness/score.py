@@ -112,7 +112,9 @@ def _score_files(settings: Settings, protocol: ScoreProtocol, device: str, confi
         raise RequestError("captions=FILE and references=FILE belong together; one of them is missing")
     results = make_folder(Path(settings.results))
     if (results / "runs").is_dir():
-        raise RequestError(f"results={results}: holds runs, whose tables would be overwritten; use another results=FOLDER")
+        raise RequestError(
+            f"results={results}: holds runs, whose tables would be overwritten; use another results=FOLDER"
+        )
     rows = _rows(settings.captions, settings.references)
     name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
     made = columns(protocol, settings.metrics, config_dir)
@@ -122,14 +124,22 @@ def _score_files(settings: Settings, protocol: ScoreProtocol, device: str, confi
     table = scores_table([run], TRIALS)
     write_csv(table, results / "scores.csv")
     for row in table.to_dict("records"):
-        interval = f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]" if row["value"] == row["value"] else "blank"
+        interval = (
+            f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+            if row["value"] == row["value"]
+            else "blank"
+        )
         console.print(f"{row['metric']:12} {interval}  n={row['n']} failed={row['n_failed']}", markup=False)
     for column, reason in blank.items():
         console.print(f"{column} is blank: {reason}", markup=False)
-    console.print(f"{protocol.note}\nscores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False)
+    console.print(
+        f"{protocol.note}\nscores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False
+    )
     failed = sum(row["status"] != "ok" for row in rows)
     if failed:
-        errors.print(f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False)
+        errors.print(
+            f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False
+        )
     return 1 if failed else 0
 
 

@@ -18,6 +18,9 @@ SCHEMA = 1
 SHORT = 10  # hex digits in folder names: 40 bits, enough for any results folder; the manifest holds the whole identity
 
 
+LINE_BREAKS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # legal in JSON, line ends to many readers
+
+
 class Damaged(CapBenchError):
     """A file of the results folder is not what was written."""
 
@@ -73,7 +76,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path}: expected JSON, got damage ({error}); move the file away and repeat the command") from None
+        raise Damaged(
+            f"{path}: expected JSON, got damage ({error}); move the file away and repeat the command"
+        ) from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -164,8 +169,7 @@ class Journal:
 
 def _line(row: Mapping[str, Any]) -> bytes:
     text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    # U+2028 and the like are legal in JSON but split lines in many readers
-    text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    text = text.translate(LINE_BREAKS)
     check = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f'{text[:-1]}{", " if row else ""}"check": "{check}"}}\n'.encode()
 

@@ -125,7 +125,9 @@ def common_rows(values: pd.DataFrame, present: Sequence[str]) -> np.ndarray:
 
 def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
     """scores.csv: run x protocol x metric with a bootstrap interval."""
-    rows = [row for run in runs for name, record in run.protocols.items() for row in _score_rows(run, name, record, trials)]
+    rows = [
+        row for run in runs for name, record in run.protocols.items() for row in _score_rows(run, name, record, trials)
+    ]
     table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
     return table.sort_values(["run_id", "protocol"], kind="stable", ignore_index=True)
 

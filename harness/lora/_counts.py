@@ -14,7 +14,9 @@ def matching(model: nn.Module, pattern: str, what: str) -> tuple[str, ...]:
     """Names of the modules a pattern matches in full. Raises RequestError when there is none."""
     names = tuple(name for name, _ in model.named_modules() if re.fullmatch(pattern, name))
     if not names:
-        raise RequestError(f"{what}: the pattern {pattern} matches no module of this model; nothing would be trained there")
+        raise RequestError(
+            f"{what}: the pattern {pattern} matches no module of this model; nothing would be trained there"
+        )
     return names
 
 

@@ -59,11 +59,15 @@ class ProgressiveFull:
         saved, now = load_file(folder / WEIGHTS), _state(model, plan, copy=False)
         other = sorted(set(saved) ^ set(now))
         if other:
-            raise CapBenchError(f"{folder / WEIGHTS}: expected the {len(now)} planned tensors, {other[0]} differs; fit again")
+            raise CapBenchError(
+                f"{folder / WEIGHTS}: expected the {len(now)} planned tensors, {other[0]} differs; fit again"
+            )
         with torch.no_grad():
             for name, value in saved.items():
                 if now[name].shape != value.shape:
-                    raise CapBenchError(f"{folder / WEIGHTS}: {name} has shape {tuple(value.shape)}, not {tuple(now[name].shape)}")
+                    raise CapBenchError(
+                        f"{folder / WEIGHTS}: {name} has shape {tuple(value.shape)}, not {tuple(now[name].shape)}"
+                    )
                 now[name].copy_(value)
 
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:

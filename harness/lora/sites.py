@@ -51,7 +51,9 @@ class SiteLora:
         adapted: dict[str, None] = {}
         for site in self.sites:
             if site not in captioner.sites:
-                raise RequestError(f"lora.sites: {captioner.name} has no site '{site}'; it has {', '.join(captioner.sites)}")
+                raise RequestError(
+                    f"lora.sites: {captioner.name} has no site '{site}'; it has {', '.join(captioner.sites)}"
+                )
             found = matching(model, captioner.sites[site].pattern, f"site '{site}' of {captioner.name}")
             adapted |= dict.fromkeys(found)
         sizes = {name: self._size(name, modules[name]) for name in adapted}
@@ -83,7 +85,9 @@ class SiteLora:
         peft.set_peft_model_state_dict(model, saved)
         now = peft.get_peft_model_state_dict(model)
         lost = sorted(set(saved) ^ set(now))
-        lost += [key for key in saved if key in now and not torch.equal(now[key].cpu().to(saved[key].dtype), saved[key])]
+        lost += [
+            key for key in saved if key in now and not torch.equal(now[key].cpu().to(saved[key].dtype), saved[key])
+        ]
         alive = any(bool(value.any()) for key, value in now.items() if "lora_B" in key)
         if lost or not alive:
             what = f"{len(lost)} of {len(saved)} tensors differ, first {lost[0]}" if lost else "every lora_B is zero"
