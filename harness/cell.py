@@ -1,4 +1,4 @@
-"""One cell of a sweep: dataset -> prompt -> captioner (strategy) -> fit -> captions, each step kept and found again by identity."""
+"""One cell of a sweep: dataset -> prompt -> captioner (strategy) -> fit -> captions; every step is kept by identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the conf/ tree and the command line to checked, built objects. The only file that imports hydra and omegaconf."""
+"""From the conf/ tree and the command line to checked, built objects. Nothing else imports hydra and omegaconf."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         parsed = _parse(overrides)
         fixed = [o for o in parsed if not o.is_sweep_override()]
         base = _compose(name, [*(_text(o) for o in fixed), *extra])
-        params = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.get("params") else {}
+        params: Any = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.get("params") else {}
         if not (multirun or base.hydra.mode == RunMode.MULTIRUN):
             _refuse_sweep(parsed)
             return [_cell(base, [_text(o) for o in fixed])]
         typed = {o.key_or_group for o in parsed}
-        axes = [f"{key}={value}" for key, value in dict(params).items() if key not in typed]
+        axes = [f"{key}={value}" for key, value in params.items() if key not in typed]
         batches = BasicSweeper.split_arguments(_parse([*axes, *overrides]), max_batch_size=None)[0]
         return [_cell(_compose(name, [*batch, *extra]), list(batch)) for batch in batches]
 
@@ -170,7 +170,7 @@ def _wrong_override(error: Exception, name: str) -> RequestError:
 
 def _cell(composed: DictConfig, overrides: list[str]) -> Cell:
     choices = {k: v for k, v in composed.hydra.runtime.choices.items() if v and not str(k).startswith("hydra")}
-    plain = OmegaConf.masked_copy(composed, [k for k in composed if k != "hydra"])
+    plain = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
     absent = sorted(str(key) for key in OmegaConf.missing_keys(plain))
     if absent:
         raise RequestError(f"{absent[0]}: no value; set it with {absent[0]}=VALUE")
@@ -195,7 +195,7 @@ def _folder(path: str) -> Path:
     return folder
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0]
 
 
@@ -206,9 +206,7 @@ def _target(path: str, key: str) -> Any:
     try:
         return get_object(path)
     except (ImportError, AttributeError, ValueError, HydraException) as error:
-        reason = (
-            _first_line(error.__cause__ or error) if isinstance(error.__cause__ or error, Exception) else str(error)
-        )
+        reason = _first_line(error.__cause__ or error)
         raise RequestError(
             f"{key}._target_={path}: cannot be imported ({reason}); a file of your own must be on PYTHONPATH"
         ) from None

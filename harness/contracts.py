@@ -108,7 +108,7 @@ class Dataset(Protocol):
     name: str
 
     def load(self, split: str) -> Split:
-        """Samples of "train", "valid" or "test", the same order each time. Raises RequestError on a wrong folder or file."""
+        """Samples of "train", "valid" or "test", in the same order each time. Raises RequestError on a wrong file."""
 
 
 # ---------------------------------------------------------------- prompts
@@ -153,7 +153,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Stage:
-    """Progressive fine-tuning: from this share of the training steps on (0 to 1), modules below these patterns train."""
+    """Progressive fine-tuning: from this share of the steps on (0 to 1), the modules of these patterns train."""
 
     start: float
     modules: tuple[str, ...]
@@ -293,7 +293,7 @@ class Score:
 
 
 class Metric(Protocol):
-    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks the column's one."""
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them."""
 
     name: str
     values: tuple[str, ...]
@@ -310,7 +310,7 @@ class Metric(Protocol):
         """Read checkpoints."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair. `references`: all references of the evaluated split, one per sample, for corpus statistics."""
+        """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
 
 
 # ---------------------------------------------------------------- options of the stages

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.markup import escape
@@ -38,7 +38,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown)
 
 
-def _cell(name: str, row: dict[str, object]) -> str:
+def _cell(name: str, row: Mapping[Any, Any]) -> str:
     value = row[name]
     if pd.isna(value):
         return "-" if name == "rank" else ""

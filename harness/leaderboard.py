@@ -105,7 +105,7 @@ def _grouped(runs: Sequence[Run]) -> dict[Group, list[Run]]:
         if "dataset" not in run.row:  # failed before it was known what it would have been
             continue
         where = (run.row["dataset"], run.row["split"], run.row["weights"])
-        for protocol in run.protocols or {"": None}:
+        for protocol in list(run.protocols) or [""]:
             groups.setdefault(Group(*where, protocol, run.manifest["identity"]["data"]), []).append(run)
     scored = {group: members for group, members in groups.items() if group.protocol}
     for group, members in groups.items():
@@ -193,7 +193,8 @@ def _unranked_row(run: Run, labels: Mapping[str, str], group: Group) -> dict[str
     present = [name for name, column in record["columns"].items() if "file" in column]
     values = protocol_values(run, record)
     used = common_rows(values, present)
-    return row | {"n": int(used.sum())} | add_averages(values[used], record["protocol"]["averages"]).mean().to_dict()
+    means = add_averages(values[used], record["protocol"]["averages"]).mean()
+    return row | {"n": int(used.sum())} | {str(name): value for name, value in means.items()}
 
 
 def _labels(variants: Mapping[str, Run]) -> dict[str, dict[str, str]]:

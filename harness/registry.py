@@ -1,4 +1,4 @@
-"""Where the conf/ tree is and what it offers. Standard library only, so that `capbench list` and `--help` are instant."""
+"""Where the conf/ tree is and what it offers. Standard library only, so that `--help` is instant."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def _work(cells: Sequence[config.Cell], results: Path, *, sweep: bool) -> list[c
 
 
 def _attempt(one: config.Cell, datasets: dict[str, Once], results: Path, *, sweep: bool) -> cell.Outcome | Exception:
-    """One cell, shielded: in a sweep no error of one cell reaches the others. A single cell's wrong request is raised."""
+    """One cell, shielded: in a sweep no error reaches the other cells. A single cell's wrong request is raised."""
     early = results / "runs" / f"failed-{digest([dict(one.choices), dict(one.config)])[:SHORT]}"
     try:
         outcome = cell.run(_parts(one, datasets))

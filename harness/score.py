@@ -40,7 +40,7 @@ class Submission(Run):
     given: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def rows(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def rows(self) -> list[dict[str, Any]]:
         """The rows made from the files."""
         return [dict(row) for row in self.given]
 
@@ -150,7 +150,8 @@ def _rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:
     unknown = [name for name in captions if name not in references]
     if unknown:
         raise RequestError(
-            f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; are both files of one split?"
+            f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; "
+            "both files must be of one split"
         )
     rows = []
     for name, reference in references.items():

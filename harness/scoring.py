@@ -39,7 +39,7 @@ class Column:
 
 
 def score(runs: Sequence[Scorable], columns: Sequence[Column], protocol: ScoreProtocol, device: str) -> dict[str, str]:
-    """Fill every missing score file and write each run's `scores/<protocol>.json`. Returns column -> why it is blank."""
+    """Fill missing score files and write each run's `scores/<protocol>.json`. Returns column -> why it is blank."""
     blank: dict[str, str] = {}
     entries: dict[str, list[dict[str, Any]]] = {}
     for column in columns:

@@ -69,7 +69,8 @@ class Run:
         path = self.folder / "scores" / str(column["file"])
         if not path.is_file():
             raise Damaged(f"{path}: the scores are gone; run `capbench score` to make them again")
-        return pd.read_csv(path, usecols=[column["value"]])[column["value"]].to_numpy(float)
+        values: np.ndarray = pd.read_csv(path, usecols=[column["value"]])[column["value"]].to_numpy(float)
+        return values
 
 
 def find_runs(results: Path) -> list[Run]:

@@ -28,12 +28,11 @@ def total(model: nn.Module) -> int:
 def below(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
     """Parameters in or below the named modules, by name, tied ones once ("" is the whole model)."""
     prefixes = tuple(names)
-    found = {
+    return {
         name: parameter
         for name, parameter in model.named_parameters()
         if any(prefix == "" or name.startswith(f"{prefix}.") for prefix in prefixes)
     }
-    return found
 
 
 def per_region(captioner: Captioner, sizes: Mapping[str, int]) -> dict[str, int]:

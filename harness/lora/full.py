@@ -44,9 +44,9 @@ class ProgressiveFull:
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Everything that trains in some stage is trainable; the fit's callback freezes what is not due yet."""
         model = captioner.model
-        model.requires_grad_(requires_grad=False)
+        model.requires_grad_(False)
         for parameter in below(model, plan.trained).values():
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_(True)
         return model
 
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
@@ -73,9 +73,9 @@ class ProgressiveFull:
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """Freeze everything, then let the parts of the current stage train."""
         due = [names for start, names in plan.schedule if share >= start]
-        model.requires_grad_(requires_grad=False)
+        model.requires_grad_(False)
         for parameter in below(model, due[-1] if due else ()).values():
-            parameter.requires_grad_(requires_grad=True)
+            parameter.requires_grad_(True)
 
 
 def _state(model: nn.Module, plan: Plan, *, copy: bool = True) -> dict[str, torch.Tensor]:

@@ -63,7 +63,7 @@ class SiteLora:
 
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Wrap the model with peft and check that exactly the planned modules and parameters train."""
-        model = peft.get_peft_model(captioner.model, self._config(plan))
+        model: nn.Module = peft.get_peft_model(captioner.model, self._config(plan))
         wrapped = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if hasattr(m, "lora_A")}
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if wrapped != set(plan.adapted) or trainable != plan.params_trained:
