@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -85,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(module: str, arguments: Sequence[str]) -> int:
+    # bitsandbytes recommends an optional CPU kernel at each import, whether or not anything is quantised
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         return int(import_module(module).main(arguments))
     except RequestError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -28,13 +29,17 @@ HIDDEN = (
 RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
 
 
-def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: composites with their intervals, ranks with theirs, empty columns left out."""
+def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
+    """The table as text: composites and ranks with their intervals, empty columns left out.
+
+    `brief` also leaves out what is the same in every row, as a terminal is narrow.
+    """
     shown = {}
     for name in table.columns:
-        if name in HIDDEN or (name not in ("rank", *TEXT) and table[name].isna().all()):
-            continue
-        shown[name] = [_cell(name, row) for row in table.to_dict("records")]
+        empty = name not in ("rank", *TEXT) and table[name].isna().all()
+        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and table[name].nunique() == 1
+        if name not in HIDDEN and not empty and not same:
+            shown[name] = [_cell(name, row) for row in table.to_dict("records")]
     return pd.DataFrame(shown)
 
 
@@ -56,13 +61,20 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
 
 def show(board: Board, path: Path, others: Sequence[str]) -> None:
     """Print the board, its note, why columns are blank, and where the files are."""
-    table = Table(title=board.group.title, caption=board.note or None, title_justify="left", caption_justify="left")
-    text = readable(board.table)
+    table = Table(
+        title=board.group.title,
+        caption=board.note or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    text = readable(board.table, brief=True)
     for name in text.columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right", overflow="fold")
+        table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right")
     for row in text.itertuples(index=False):
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    console.print(table, soft_wrap=False)
     for name, reason in board.blank.items():
         console.print(f"{name} is blank: {reason}", markup=False)
     for title in others:

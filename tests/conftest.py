@@ -34,7 +34,9 @@ def one_thread():
 
 def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
-    return subprocess.run(command(arguments), cwd=cwd, env=clean(**environment), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command(arguments), cwd=cwd, env=clean(**environment), capture_output=True, text=True, check=False
+    )
 
 
 def command(arguments: Sequence[str]) -> list[str]:

@@ -110,7 +110,9 @@ def test_a_wrong_value_is_refused_with_its_key(overrides, group, words):
         assert word in message
 
 
-@pytest.mark.parametrize(("override", "word"), [("seed=abc", "seed"), ("metrics=rouge1", "metrics"), ("threads=x", "threads")])
+@pytest.mark.parametrize(
+    ("override", "word"), [("seed=abc", "seed"), ("metrics=rouge1", "metrics"), ("threads=x", "threads")]
+)
 def test_a_wrong_root_value_is_refused(override, word):
     with pytest.raises(RequestError, match=f"^{word}: expected"):
         config.settings(config.cells("run", [override])[0], Settings)

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT, capbench
 
 PYTHON = {
-    "stripes": '''
+    "stripes": """
 import hashlib
 from PIL import Image
 from harness.contracts import Sample, Split
@@ -24,12 +24,12 @@ class Stripes:
         return Split(split, tuple(
             Sample(f"stripe-{split}-{i}", (Stripe(offset + i),), f"A gradient turned by {i * 30} degrees.", split)
             for i in range(self.count)))
-''',
-    "shout": '''
+""",
+    "shout": """
 class Shout:
     def __init__(self, name: str, question: str): self.name, self.question = name, question
     def text(self, sample, modality): return self.question.upper()
-''',
+""",
     "early": '''
 from harness.lora.sites import SiteLora
 
@@ -46,7 +46,7 @@ class EarlyLayers(SiteLora):
         counts = {region: round(count * share) for region, count in plan.counts.items()}
         return dataclasses.replace(plan, adapted=kept, counts=counts)
 ''',
-    "brevity": '''
+    "brevity": """
 from harness.contracts import Score
 
 class Brevity:
@@ -58,7 +58,7 @@ class Brevity:
     def score(self, pairs, references):
         sizes = [(len(p.candidate.split()) + 1, len(p.reference.split()) + 1) for p in pairs]
         return [Score({"ratio": (min(a, b) / max(a, b)) ** self.power}) for a, b in sizes]
-''',
+""",
     "terse": '''
 from model_zoo.smolvlm import SmolVLM
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import peft
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from harness.contracts import CapBenchError, Captioner, Plan, Refused, RequestError
@@ -75,9 +75,12 @@ class SiteLora:
         return model
 
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
-        """adapter_model.safetensors and adapter_config.json, as peft writes them."""
+        """adapter_model.safetensors and adapter_config.json, readable by peft, without its empty model card."""
         assert isinstance(model, peft.PeftModel)
-        model.save_pretrained(str(folder), safe_serialization=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = peft.get_peft_model_state_dict(model)
+        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, folder / WEIGHTS)
+        model.peft_config["default"].save_pretrained(str(folder))
 
     def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """Load saved adapters and prove that they arrived: restored = saved, and not all of lora_B is zero."""
