@@ -1,0 +1,225 @@
+"""Checkpoint folders: where they come from, what they hash to, and whether they are what they claim to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from re import fullmatch
+from typing import Any, Literal
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from harness.contracts import RequestError
+
+Weights = Literal["embedded", "hub"]
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
+CONFIG = ("config.json",)
+TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
+TWINS = Path(__file__).parent / "embedded"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One checkpoint of a captioner: hub id or local folder, and what of it is read.
+
+    part: the twin's subfolder when a captioner is put together from several checkpoints.
+    """
+
+    hub: str
+    revision: str | None
+    part: str = ""
+    files: tuple[str, ...] = FILES
+
+
+def resolve(name: str, weights: Weights, reference: Reference, only: tuple[str, ...] | None = None) -> Path:
+    """The local folder of a checkpoint, downloaded if need be. `only`: fetch no more than these patterns.
+
+    Raises RequestError when there is none, saying what to do.
+    """
+    if weights == "embedded":
+        return _twin(name, reference.part)
+    local = Path(reference.hub).expanduser()
+    if local.exists():
+        return local
+    if reference.hub.startswith((".", "/", "~")) or reference.hub.count("/") != 1:
+        raise RequestError(
+            f"{name}: expected a hub id (owner/name) or an existing folder, got {reference.hub!r}, which does not exist"
+        )
+    return _download(name, reference, only or reference.files)
+
+
+def _twin(name: str, part: str) -> Path:
+    folder = TWINS / name / part
+    if not folder.is_dir():
+        known = sorted(path.name for path in TWINS.iterdir() if path.is_dir() and path.name != "__pycache__")
+        raise RequestError(
+            f"{name}: no embedded twin {name}/{part}".rstrip("/") + f"; there are {', '.join(known) or 'none'}. "
+            "Choose weights=hub, or add a twin in model_zoo/embedded/build.py"
+        )
+    return folder
+
+
+def _download(name: str, reference: Reference, patterns: tuple[str, ...]) -> Path:
+    advice = "download it once where there is network, or set the model's hub id to a local folder"
+    what = f"{name}: cannot get {reference.hub}" + (f" at {reference.revision}" if reference.revision else "")
+    try:
+        folder = snapshot_download(
+            reference.hub, revision=reference.revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+        )
+    except LocalEntryNotFoundError as error:
+        raise RequestError(f"{what}: it is not in the cache and the hub cannot be reached; {advice}") from error
+    except (HfHubHTTPError, HFValidationError, ConnectionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{what}: {reason}; check the id and your access, or {advice}") from error
+    return Path(folder)
+
+
+def files(path: Path, patterns: Iterable[str] = FILES) -> list[Path]:
+    """The files of a checkpoint folder that can change what it computes, sorted; a file stands for itself."""
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.iterdir() if file.is_file() and any(fnmatch(file.name, p) for p in patterns))
+
+
+def digest(path: Path, patterns: Iterable[str] = FILES) -> str:
+    """Hex sha256 over names and contents of the checkpoint's files; where the folder lies does not matter."""
+    total = hashlib.sha256()
+    for file in files(path, patterns):
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256")
+        name = file.name.encode()
+        total.update(len(name).to_bytes(8, "little") + name + content.digest())
+    return total.hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A json file of a checkpoint. Raises RequestError when it is missing or broken."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RequestError(f"{file.parent}: expected {file.name} in the checkpoint folder, found none") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{file}: not valid JSON ({error}); get the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{file}: expected a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def read_config(folder: Path, cls: Any) -> Any:
+    """A transformers config, after a look whether the folder holds this architecture at all."""
+    found = read_json(folder / "config.json").get("model_type")
+    if found != cls.model_type:
+        raise RequestError(
+            f"{folder}: expected a checkpoint of the architecture {cls.model_type!r}, got {found!r}; "
+            "give the id or folder of the right one"
+        )
+    return cls.from_pretrained(folder, local_files_only=True)
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """The fast tokenizer of a checkpoint folder."""
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise RequestError(f"{folder}: expected a tokenizer (tokenizer.json, vocab.json or tokenizer.model), found none")
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a folder, each with an intact header and length.
+
+    Raises RequestError when there are none, naming a pickle that lies in their place, or when one is damaged.
+    """
+    found = files(folder, ("*.safetensors",))
+    if not found:
+        pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
+        instead = f"found the pickle {pickles[0]}, which can run code and is never read" if pickles else "found none"
+        raise RequestError(f"{folder}: expected weights as *.safetensors, {instead}; convert the checkpoint")
+    for file in found:
+        try:
+            with safe_open(file, "pt") as weights:
+                weights.keys()
+        except SafetensorError as error:
+            raise RequestError(f"{file}: {_damage(file)} ({error}); get the checkpoint again") from error
+    return found
+
+
+def _damage(file: Path) -> str:
+    with file.open("rb") as stream:
+        start = stream.read(2)
+    pickled = start == b"PK" or start[:1] == b"\x80"
+    return "a pickle under the name of a safetensors file" if pickled else "not a complete safetensors file"
+
+
+def read_model(
+    cls: Any,
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    attention: str,
+    may_lack: str = "",
+    may_ignore: str = "",
+    **options: bool,
+) -> Any:
+    """A transformers model with every weight accounted for. `may_lack`, `may_ignore`: patterns over full key names.
+
+    Raises RequestError naming a key that is missing, left over or of another shape.
+    """
+    weight_files(folder)
+    with _silence():  # of the warnings about keys, which are judged here
+        model, info = cls.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **options,
+        )
+    if info["mismatched_keys"]:
+        key, stored, expected = info["mismatched_keys"][0]
+        raise RequestError(f"{folder}: {key} has the shape {tuple(stored)}, config.json asks for {tuple(expected)}")
+    check_keys(folder, info["missing_keys"], info["unexpected_keys"], may_lack, may_ignore)
+    return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def check_keys(
+    source: Path, missing: Iterable[str], unexpected: Iterable[str], may_lack: str = "", may_ignore: str = ""
+) -> None:
+    """Refuse a checkpoint that does not fit, naming a key: half a model loads without a word otherwise."""
+    for kind, keys, allowed in (("lacks", missing, may_lack), ("has the unknown", unexpected, may_ignore)):
+        wrong = sorted(key for key in keys if not fullmatch(allowed, key))
+        if wrong:
+            raise RequestError(
+                f"{source}: expected the weights that the configuration describes, but the checkpoint {kind} "
+                f"key {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "") + "; get the right one"
+            )
+
+
+def combined(digests: Sequence[tuple[str, str]]) -> str:
+    """One digest for a captioner of one or several (part, digest)."""
+    if len(digests) == 1:
+        return digests[0][1]
+    return hashlib.sha256("\n".join(f"{part} {value}" for part, value in digests).encode()).hexdigest()

@@ -1,0 +1,268 @@
+"""The one base class of all captioners: labels, padding, greedy generation, checkpoints. Families hold differences."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from transformers import GenerationConfig
+
+from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
+from model_zoo._checkpoint import CONFIG, Reference, Weights, combined, digest, resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+    from torch import Tensor, nn
+
+Kind = Literal["LVLM", "SVLM", "baseline"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Attention = Literal["eager", "sdpa", "flash_attention_2"]
+
+IGNORED = -100  # the label that cross-entropy skips
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example as its processor gives it: prompt ids with the image tokens expanded, and the vision tensors."""
+
+    ids: list[int]
+    vision: dict[str, Tensor] = field(default_factory=dict)
+
+
+class HFCaptioner(ABC):
+    """What all captioners share. A family says how a prompt and its pictures become a `Row`, and which modules are what.
+
+    The processor sees one example at a time, so that no example can change another one. `pad_id` only fills places:
+    masks and labels go by length, since several families pad with their stop token.
+    """
+
+    prompted: bool = True
+    lead: ClassVar[str] = ""
+    """What stands between the prompt and the answer, tokenised with the answer."""
+    sites: Mapping[str, Site] = {}
+    regions: ClassVar[tuple[tuple[str, Region], ...]] = ()
+    """(pattern over the start of a parameter's name, region); the first match counts."""
+    schedule: tuple[Stage, ...] = ()
+    model: nn.Module
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        dtype: Dtype,
+        attention: Attention,
+        references: Sequence[Reference],
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.weights = weights
+        self.attention = attention
+        self.references = {reference.part: reference for reference in references}
+        # bf16 and not fp16: some real models overflow or give NaN in fp16. A twin runs on a CPU, where fp32 is faster.
+        half = dtype == "bfloat16" or (dtype == "auto" and weights == "hub")
+        self.dtype = torch.bfloat16 if half else torch.float32
+
+    # ------------------------------------------------------------ what a family says
+
+    @property
+    @abstractmethod
+    def tied(self) -> bool:
+        """Whether the output head shares its weight with the token embeddings; it then counts as embeddings."""
+
+    @abstractmethod
+    def architecture(self) -> nn.Module:
+        """The model as the checkpoint's configuration describes it, on the current default device."""
+
+    @abstractmethod
+    def read(self) -> nn.Module:
+        """The model with its weights, on the CPU."""
+
+    @cached_property
+    @abstractmethod
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+
+    @property
+    @abstractmethod
+    def stops(self) -> tuple[int, ...]:
+        """Token ids that end a caption; the first one is trained."""
+
+    @property
+    @abstractmethod
+    def pad_id(self) -> int:
+        """Any id inside the vocabulary."""
+
+    @abstractmethod
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """Prompt ids with image tokens, and vision tensors whose first axis may be concatenated over rows."""
+
+    def longest_answer(self) -> int | None:
+        """How many answer ids the model has positions for; None where nothing but memory sets a limit."""
+        return None
+
+    # ------------------------------------------------------------ checkpoint
+
+    def folder(self, part: str = "") -> Path:
+        """The local folder of one of the captioner's checkpoints, complete."""
+        return resolve(self.name, self.weights, self.references[part])
+
+    def config_folder(self, part: str = "") -> Path:
+        """The same with at least its config.json: enough to count the parameters of a model nobody has downloaded."""
+        return resolve(self.name, self.weights, self.references[part], only=CONFIG)
+
+    def digest(self) -> str:
+        """Hex sha256 of the checkpoint's files."""
+        parts = self.references.values()
+        return combined([(r.part, digest(resolve(self.name, self.weights, r), r.files)) for r in parts])
+
+    def skeleton(self) -> nn.Module:
+        """The architecture on the meta device, without weights."""
+        with torch.device("meta"):
+            return self.architecture()
+
+    def load(self, device: str) -> None:
+        """Read the checkpoint into `model`."""
+        self.model = self.read().to(device).eval()
+
+    def region(self, module: str) -> Region:
+        """The region of a module or parameter, by its full name."""
+        for pattern, region in self.regions:
+            if re.match(rf"(?:{pattern})(?:\.|$)", module):
+                return "embeddings" if region == "head" and self.tied else region
+        raise RequestError(f"{self.name}: no region is known for the module {module!r}; add it to {type(self).__name__}")
+
+    # ------------------------------------------------------------ text
+
+    def answer(self, caption: str, limit: int) -> Answer:
+        """Token ids of caption and stop token. At most `limit` ids: a longer caption is cut and gets no stop token."""
+        longest = self.longest_answer()
+        limit = limit if longest is None else min(limit, longest)
+        text = caption.strip()
+        # A caption that spells a special token is text like any other.
+        plain = {"add_special_tokens": False, "split_special_tokens": True}
+        ids = list(self.tokenizer(self.lead + text, **plain)["input_ids"]) if text else []
+        ids.append(self.stops[0])
+        return Answer(tuple(ids[:limit]), cut=len(ids) > limit)
+
+    def row(self, example: Example) -> Row:
+        """`encode`, after a look at the question: a special token in it would be taken for a picture or for the end."""
+        hidden = next((token for token in self.tokenizer.all_special_tokens if token in example.prompt), None)
+        if self.prompted and hidden is not None:
+            raise RequestError(f"{self.name}: expected a prompt of plain words, got the special token {hidden!r} in it")
+        return self.encode(example.images, example.prompt)
+
+    # ------------------------------------------------------------ batches
+
+    def collate(self, examples: Sequence[Example], limit: int) -> dict[str, Tensor]:
+        """A right-padded training batch with `labels`: the answer's ids, -100 elsewhere."""
+        captions = [_caption(self.name, example) for example in examples]
+        return self.batch([self.row(example) for example in examples], captions, limit)
+
+    def batch(self, rows: Sequence[Row], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
+        """`collate` for rows that are encoded already."""
+        answers = [list(self.answer(caption, limit).ids) for caption in captions]
+        sequences = [row.ids + answer for row, answer in zip(rows, answers, strict=True)]
+        labels = [[IGNORED] * len(row.ids) + answer for row, answer in zip(rows, answers, strict=True)]
+        width = max(map(len, sequences))
+        return {
+            "input_ids": torch.tensor([ids + [self.pad_id] * (width - len(ids)) for ids in sequences]),
+            "attention_mask": torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids in sequences]),
+            "labels": torch.tensor([ids + [IGNORED] * (width - len(ids)) for ids in labels]),
+            **self.merge(rows),
+        }
+
+    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """A left-padded batch of prompts, for generation."""
+        width = max(len(row.ids) for row in rows)
+        return {
+            # The fill is masked, but a repetition penalty looks at all ids: each row's own first id adds none to them.
+            "input_ids": torch.tensor([row.ids[:1] * (width - len(row.ids)) + row.ids for row in rows]),
+            "attention_mask": torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]),
+            **self.merge(rows),
+        }
+
+    def merge(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Vision tensors of a batch: joined on the first axis, the others (tiles) zero-padded to the largest."""
+        return {name: self._join([row.vision[name] for row in rows]) for name in rows[0].vision}
+
+    def _join(self, tensors: list[Tensor]) -> Tensor:
+        largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        padded = []
+        for tensor in tensors:
+            full = tensor.new_zeros(tensor.shape[0], *largest)
+            full[tuple(slice(size) for size in tensor.shape)] = tensor
+            padded.append(full)
+        joined = torch.cat(padded)
+        return joined.to(self.dtype) if joined.is_floating_point() else joined
+
+    # ------------------------------------------------------------ generation
+
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
+        """One caption per example, greedy; the examples are one batch."""
+        batch = self.prompts([self.row(example) for example in examples])
+        device = next(self.model.parameters()).device
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        with _inference(self.model):
+            output = self.model.generate(**inputs, generation_config=self.generation_config(decoding))  # type: ignore[operator]
+        return [self._generated(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
+        """Greedy decoding with every option that matters said, whatever the checkpoint recommends."""
+        longest = self.longest_answer()
+        return GenerationConfig(
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=decoding.repetition_penalty,
+            max_new_tokens=decoding.max_new_tokens if longest is None else min(decoding.max_new_tokens, longest),
+            eos_token_id=list(self.stops),
+            pad_token_id=self.pad_id,
+        )
+
+    def _generated(self, ids: list[int]) -> Generated:
+        end = next((place for place, token in enumerate(ids) if token in self.stops), None)
+        kept = ids[:end]
+        caption = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Generated(caption.strip(), tokens=len(kept), truncated=end is None)
+
+
+@contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """No dropout and no gradients; afterwards the model is in the mode it was in, for captions during training."""
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(training)
+
+
+def _caption(name: str, example: Example) -> str:
+    if example.caption is None:
+        raise RequestError(f"{name}: expected a caption to train on, got an example without one")
+    return example.caption
+
+
+def stages(schedule: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:
+    """The unfreezing plan of a yaml: a list of {start, modules}."""
+    return tuple(Stage(float(stage["start"]), tuple(stage["modules"])) for stage in schedule)
+
+
+def only_image(name: str, images: Sequence[Image.Image]) -> Image.Image:
+    """The picture of a captioner that takes exactly one."""
+    if len(images) != 1:
+        raise RequestError(f"{name}: expected one picture per sample, got {len(images)}; choose another model for them")
+    return images[0]
+
+
+def without_generation_defaults(model: Any) -> Any:
+    """Forget the checkpoint's generation_config.json: transformers lets it override options that are passed."""
+    model.generation_config = GenerationConfig()
+    return model

@@ -1,0 +1,83 @@
+"""Pre-training of a twin: a short plain loop over pictures that are processed once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from rich.progress import track
+from torch.nn import functional
+
+from harness.contracts import Sample
+from model_zoo._hf import IGNORED, HFCaptioner, Row
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Budget by steps: the same weights on a busy machine."""
+
+    pictures: int
+    steps: int
+    batch: int
+    rate: float
+    seed: int = 0
+    warmup: float = 0.05
+    weight_decay: float = 0.02
+    longest: int = 64
+
+
+Talk = Callable[[Sample, random.Random], tuple[str, str]]
+"""What is asked about a sample, and the answer."""
+
+
+def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, recipe: Recipe) -> float:
+    """Train all of `captioner.model` with AdamW and cosine decay; returns the mean loss of the last tenth."""
+    model = captioner.model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    warmup = max(1, int(recipe.warmup * recipe.steps))
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - warmup, recipe.rate / 50)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, decay], [warmup])
+    losses = []
+    for inputs in _batches(captioner, samples, talk, recipe):
+        loss = loss_of(model, inputs)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    model.eval()
+    last = losses[-max(1, len(losses) // 10) :]
+    return sum(last) / len(last)
+
+
+def loss_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy of the labels against the logits one place before."""
+    labels = inputs.pop("labels")
+    logits = model(**inputs).logits
+    return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+
+
+def _batches(
+    captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, recipe: Recipe
+) -> Iterator[dict[str, torch.Tensor]]:
+    rng = random.Random(recipe.seed)
+    name = captioner.name
+    vision = [_look(captioner, sample) for sample in track(samples, f"{name}: drawing", transient=True)]
+    asked: dict[str, list[int]] = {}
+    for _ in track(range(recipe.steps), f"{name}: pre-training", transient=True):
+        rows, captions = [], []
+        for place in rng.sample(range(len(samples)), recipe.batch):
+            prompt, caption = talk(samples[place], rng)
+            if prompt not in asked:  # all pictures have as many image tokens, so the ids depend on the prompt alone
+                asked[prompt] = captioner.encode([samples[place].images[0].load()], prompt).ids
+            rows.append(Row(asked[prompt], vision[place]))
+            captions.append(caption)
+        yield captioner.batch(rows, captions, recipe.longest)
+
+
+def _look(captioner: HFCaptioner, sample: Sample) -> dict[str, torch.Tensor]:
+    return captioner.encode([sample.images[0].load()], "").vision

@@ -1,0 +1,128 @@
+"""SmolVLM: a SigLIP vision tower, a pixel-shuffle connector and a Llama language model (the Idefics3 classes)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
+
+from harness.contracts import RUNTIME, Site
+from model_zoo._checkpoint import Reference, Weights, read_config, read_model
+from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import nn
+
+LANGUAGE = r"model\.text_model\.layers\.\d+"
+VISION = r"model\.vision_model\.encoder\.layers\.\d+"
+
+
+class SmolVLM(HFCaptioner):
+    """Idefics3ForConditionalGeneration, as HuggingFaceTB/SmolVLM-500M-Instruct stores it.
+
+    longest_edge, image_splitting: None keeps what the checkpoint's preprocessor_config.json says.
+    """
+
+    lead = " "
+    sites = {
+        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
+        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
+        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
+        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
+        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
+        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
+        "connector": Site(r"model\.connector\.modality_projection\.proj", "connector"),
+        "head": Site(r"lm_head", "head"),
+        "embeddings": Site(r"model\.text_model\.embed_tokens", "embeddings"),
+    }
+    regions = (
+        (r"model\.vision_model", "vision"),
+        (r"model\.connector", "connector"),
+        (r"model\.text_model\.embed_tokens", "embeddings"),
+        (r"model\.text_model", "language"),
+        (r"lm_head", "head"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Attention, RUNTIME],
+        longest_edge: int | None,
+        image_splitting: bool | None,
+    ) -> None:
+        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        self.longest_edge = longest_edge
+        self.image_splitting = image_splitting
+
+    @cached_property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        config = read_config(self.config_folder(), Idefics3Config)
+        # The hub file's top-level pad id lies outside the vocabulary; the text model's is right.
+        config.pad_token_id = config.text_config.pad_token_id
+        return config
+
+    @cached_property
+    def processor(self) -> Any:
+        """Slow image processor and tokenizer: the SmolVLM classes would need torchvision."""
+        processor = Idefics3Processor.from_pretrained(self.folder(), local_files_only=True)
+        # On the image processor itself: given in a call, do_image_splitting=False is ignored without a word.
+        if self.longest_edge is not None:
+            processor.image_processor.size = {"longest_edge": self.longest_edge}
+        if self.image_splitting is not None:
+            processor.image_processor.do_image_splitting = self.image_splitting
+        return processor
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return self.processor.tokenizer
+
+    @property
+    def tied(self) -> bool:
+        """Untied in the 500M checkpoint."""
+        return bool(self.config.tie_word_embeddings)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The end of an utterance, as in the chat template."""
+        return (self.tokenizer.convert_tokens_to_ids(self.processor.end_of_utterance_token),)
+
+    @property
+    def pad_id(self) -> int:
+        """The text model's padding id."""
+        return int(self.config.pad_token_id)
+
+    def architecture(self) -> nn.Module:
+        """The model as config.json describes it."""
+        model: nn.Module = Idefics3ForConditionalGeneration(self.config)
+        return model
+
+    def read(self) -> nn.Module:
+        """The model with its weights."""
+        model = read_model(Idefics3ForConditionalGeneration, self.folder(), self.config, self.dtype, self.attention)
+        forgetful: nn.Module = without_generation_defaults(model)
+        return forgetful
+
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt}]
+        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        batch = self.processor(
+            text=[text],
+            images=[list(images)],
+            # A picture of 3 rows would be taken for one of 3 channels.
+            images_kwargs={"input_data_format": "channels_last"},
+            return_tensors="pt",
+        )
+        vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "pixel_attention_mask")}
+        return Row(batch["input_ids"][0].tolist(), vision)
