@@ -108,7 +108,7 @@ class Dataset(Protocol):
     name: str
 
     def load(self, split: str) -> Split:
-        """Samples of "train", "valid" or "test", the same order each time. Raises RequestError on a wrong folder or file."""
+        """Samples of "train", "valid" or "test", in the same order each time. Raises RequestError on a wrong file."""
 
 
 # ---------------------------------------------------------------- prompts
@@ -153,7 +153,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Stage:
-    """Progressive fine-tuning: from this share of the training steps on (0 to 1), modules below these patterns train."""
+    """Progressive fine-tuning: from this share of the steps on (0 to 1), the modules of these patterns train."""
 
     start: float
     modules: tuple[str, ...]
@@ -201,6 +201,9 @@ class Captioner(Protocol):
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files. Raises RequestError when the checkpoint cannot be found."""
+
+    def found(self) -> tuple[str, str]:
+        """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
 
     def skeleton(self) -> nn.Module:
         """The architecture on the meta device, without weights."""
@@ -262,8 +265,11 @@ class Strategy(Protocol):
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """Write what was trained as safetensors."""
 
-    def restore(self, captioner: Captioner, plan: Plan, folder: Path) -> nn.Module:
-        """Put saved weights onto the freshly loaded model and prove that they arrived."""
+    def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        """Put saved weights into an attached model and prove that they arrived. Raises CapBenchError."""
+
+    def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
+        """Called when the fit enters a new stage of the plan's schedule, with the share of the steps done (0 to 1)."""
 
 
 # ---------------------------------------------------------------- metrics
@@ -287,7 +293,7 @@ class Score:
 
 
 class Metric(Protocol):
-    """A per-sample metric. `values` names what `score` returns; the protocol picks the column's one."""
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them."""
 
     name: str
     values: tuple[str, ...]
@@ -304,7 +310,7 @@ class Metric(Protocol):
         """Read checkpoints."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair. `references`: all references of the evaluated split, one per sample, for corpus statistics."""
+        """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
 
 
 # ---------------------------------------------------------------- options of the stages

@@ -13,3 +13,14 @@ MODALITY_OF_CUI = {
 """ROCOv2's modality concepts. Mammograms and fluoroscopy stills are X-rays there."""
 
 CUI_OF_MODALITY = {name: cui for cui, name in MODALITY_OF_CUI.items()}
+
+MODALITY_OF_DICOM = {
+    "CT": "CT",
+    "MR": "MRI",
+    "US": "Ultrasound",
+    "IVUS": "Ultrasound",
+    "XA": "Angiography",
+    "PT": "PET",
+    **dict.fromkeys(("CR", "DX", "RG", "MG", "RF", "PX", "IO"), "X-ray"),
+}
+"""DICOM's codes (0008,0060). Others, such as nuclear medicine, have no name among ROCOv2's classes."""

@@ -1,0 +1,42 @@
+"""The few flags beside KEY=VALUE overrides, read the same way by every command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.contracts import RequestError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What stands on the command line after the command's name."""
+
+    overrides: list[str]
+    multirun: bool = False
+    cfg: bool = False
+    config_dir: str | None = None
+
+
+def parse(command: str, argv: Sequence[str], *, multirun: bool = False, cfg: bool = False) -> Arguments:
+    """Split flags from overrides. Raises RequestError on a flag the command does not have."""
+    flags = {"--config-dir", "-cd"} | ({"-m", "--multirun"} if multirun else set()) | ({"--cfg"} if cfg else set())
+    overrides: list[str] = []
+    found: dict[str, str] = {}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, _, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif name not in flags:
+            raise RequestError(
+                f"{word}: no such flag; expected {', '.join(sorted(flags))}; see `capbench {command} --help`"
+            )
+        elif name in ("--config-dir", "-cd"):
+            if not value and not rest:
+                raise RequestError(f"{name}: expected a folder after it")
+            found["config_dir"] = value or rest.pop(0)
+        else:
+            found[name.lstrip("-")] = "yes"
+    return Arguments(overrides, "m" in found or "multirun" in found, "cfg" in found, found.get("config_dir"))

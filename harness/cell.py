@@ -1,0 +1,330 @@
+"""One cell of a sweep: dataset -> prompt -> captioner (strategy) -> fit -> captions; every step is kept by identity."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import provenance
+from harness.contracts import (
+    CapBenchError,
+    Captioner,
+    Dataset,
+    Decoding,
+    ModalitySource,
+    Plan,
+    PromptStyle,
+    Query,
+    RequestError,
+    Split,
+    Strategy,
+    Training,
+)
+from harness.fit import Fitted, fit
+from harness.generate import generate
+from harness.store import (
+    SCHEMA,
+    SHORT,
+    Journal,
+    digest,
+    file_digest,
+    locked,
+    read_manifest,
+    same_identity,
+    write_json,
+    write_text,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The built plug-ins and options of one cell. `identities` holds, per group, the values that enter the hashes."""
+
+    dataset: Dataset
+    captioner: Captioner
+    strategy: Strategy
+    prompt: PromptStyle
+    modality: ModalitySource
+    training: Training
+    decoding: Decoding
+    identities: Mapping[str, Mapping[str, Any]]
+    split: str
+    seed: int
+    weights: str
+    device: str
+    results: Path
+    config: Mapping[str, Any]
+    config_yaml: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended. `fresh` is false when everything had been done before."""
+
+    run_id: str
+    folder: Path
+    status: str
+    fresh: bool
+
+
+class Recorded(CapBenchError):
+    """A cell that failed and has written so into its run folder; the cause is chained."""
+
+
+def run(parts: Parts) -> Outcome:
+    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped."""
+    test = parts.dataset.load(parts.split)
+    if not test.samples:
+        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
+    train = parts.dataset.load("train") if parts.strategy.trains else None
+    plan = parts.strategy.plan(parts.captioner)
+    fit_key = _fit_identity(parts, plan, train)
+    run_key = _run_identity(parts, fit_key, test)
+    run_id = digest(run_key)[:SHORT]
+    folder = parts.results / "runs" / f"{_name(parts, inference=True)}-{run_id}"
+    with locked(folder):
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            same_identity(folder, manifest["identity"], run_key)
+            if manifest["status"] in ("ok", "partial"):
+                return Outcome(run_id, folder, manifest["status"], fresh=False)
+        write_text(folder / "config.yaml", parts.config_yaml)
+        try:
+            status = _caption(parts, plan, folder, (fit_key, run_key), (train, test))
+        except Exception as error:
+            row = _labels(parts, plan, fit_key, run_key) | {"error": brief(error), "n_requested": len(test.samples)}
+            record_failure(folder, run_key, row, _provenance(parts, plan, fit_key, run_key))
+            raise Recorded(brief(error)) from error
+    return Outcome(run_id, folder, status, fresh=True)
+
+
+def brief(error: BaseException) -> str:
+    """An error in one line for tables: the class of foreign ones, the message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, CapBenchError) else f"{type(error).__name__}: {text}"
+
+
+def record_failure(folder: Path, identity: Mapping[str, Any], row: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Write down a cell that ended with an error: it becomes a row of runs.csv, not only a line that scrolled away."""
+    manifest = {
+        "schema": SCHEMA,
+        "kind": "run",
+        "status": "failed",
+        "identity": dict(identity),
+        "row": dict(row),
+        **parts,
+    }
+    write_json(folder / "manifest.json", manifest)
+
+
+# ---------------------------------------------------------------- identities
+
+
+def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, Any]:
+    """All that can change the weights; for a strategy that trains nothing, the checkpoint alone."""
+    identity: dict[str, Any] = {
+        "schema": SCHEMA,
+        "checkpoint": parts.captioner.digest(),
+        "captioner": dict(parts.identities["model"]),
+        "strategy": {"plan": asdict(plan), "values": dict(parts.identities["lora"])},
+    }
+    if train is not None:
+        identity |= {
+            "data": train.fingerprint,
+            "prompt": _prompt_identity(parts, modality=None),
+            "train": dict(parts.identities["train"]),
+            "seed": parts.seed,
+        }
+    return _plain(identity)
+
+
+def _run_identity(parts: Parts, fit_key: Mapping[str, Any], test: Split) -> dict[str, Any]:
+    return _plain(
+        {
+            "schema": SCHEMA,
+            "fit": digest(fit_key),
+            "split": parts.split,
+            "data": test.fingerprint,
+            "prompt": _prompt_identity(parts, dict(parts.identities["modality"])),
+            "generate": dict(parts.identities["generate"]),
+        }
+    )
+
+
+def _prompt_identity(parts: Parts, modality: Mapping[str, Any] | None) -> Any:
+    """The modality label joins at inference only, over an unchanged adapter. A baseline is asked nothing."""
+    return [dict(parts.identities["prompt"]), modality] if parts.captioner.prompted else None
+
+
+def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The same value as it comes back from JSON, so that a stored identity compares equal."""
+    value = json.loads(json.dumps(identity))
+    assert isinstance(value, dict)
+    return value
+
+
+def _name(parts: Parts, *, inference: bool) -> str:
+    words = [parts.captioner.name, parts.strategy.name, parts.prompt.name]
+    if inference and parts.modality.name != "none":
+        words.append(parts.modality.name)
+    return "-".join([*words, f"s{parts.seed}"])
+
+
+# ---------------------------------------------------------------- the work
+
+
+def _caption(
+    parts: Parts,
+    plan: Plan,
+    folder: Path,
+    keys: tuple[dict[str, Any], dict[str, Any]],
+    splits: tuple[Split | None, Split],
+) -> str:
+    fit_key, run_key = keys
+    train, test = splits
+    started = provenance.now()
+    fitted = _ensure_fit(parts, plan, fit_key, train)
+    meter = provenance.Meter(parts.device)
+    journal = Journal(folder / "captions.jsonl")
+    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal)
+    rows = journal.rows()
+    status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
+    row = {
+        **_labels(parts, plan, fit_key, run_key),
+        **_counts(rows, test),
+        **_costs(fitted, rows, meter),
+        "device": provenance.device_name(parts.device),
+        "started_at": started,
+        "finished_at": provenance.now(),
+    }
+    manifest = {
+        "schema": SCHEMA,
+        "kind": "run",
+        "status": status,
+        "identity": run_key,
+        "row": row,
+        "rejected": [asdict(r) for r in test.rejected],
+        "files": {"captions.jsonl": file_digest(folder / "captions.jsonl")},
+        **_provenance(parts, plan, fit_key, run_key),
+    }
+    write_json(folder / "manifest.json", manifest)
+    return status
+
+
+def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split | None) -> Mapping[str, Any]:
+    """A loaded captioner with the fit's weights in place; the fit's row of costs."""
+    if train is None:
+        parts.captioner.load(parts.device)
+        return {}
+    folder = parts.results / "fits" / f"{_name(parts, inference=False)}-{digest(identity)[:SHORT]}"
+    with locked(folder):
+        manifest = read_manifest(folder)
+        parts.captioner.load(parts.device)
+        if manifest is not None and manifest["status"] == "ok":
+            same_identity(folder, manifest["identity"], identity)
+            model = parts.strategy.attach(parts.captioner, plan)
+            parts.strategy.load(model, plan, folder / "adapter")
+            row: Mapping[str, Any] = manifest["row"]
+            return row
+        return _fit(parts, plan, identity, train, folder)
+
+
+def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folder: Path) -> Mapping[str, Any]:
+    write_text(folder / "config.yaml", parts.config_yaml)
+    started, meter = provenance.now(), provenance.Meter(parts.device)
+    queries = _queries(parts, train, None)
+    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder)
+    row = {
+        **asdict(done),
+        "n_train": len(queries),
+        "n_rejected": len(train.rejected),
+        "peak_memory_bytes": meter.peak_bytes(),
+        "device": provenance.device_name(parts.device),
+        "started_at": started,
+        "finished_at": provenance.now(),
+    }
+    write_json(
+        folder / "manifest.json",
+        {
+            "schema": SCHEMA,
+            "kind": "fit",
+            "status": "ok",
+            "identity": identity,
+            "row": row,
+            "rejected": [asdict(r) for r in train.rejected],
+            "files": {f"adapter/{p.name}": file_digest(p) for p in sorted((folder / "adapter").iterdir())},
+            **_provenance(parts, plan, identity, {}),
+        },
+    )
+    return row
+
+
+def _queries(parts: Parts, split: Split, modality: ModalitySource | None) -> list[Query]:
+    labels = modality.labels(split.samples) if modality else [None] * len(split.samples)
+    return [Query(s, parts.prompt.text(s, label)) for s, label in zip(split.samples, labels, strict=True)]
+
+
+def _labels(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run_id": digest(run_key)[:SHORT],
+        "fit_id": digest(fit_key)[:SHORT],
+        "dataset": parts.dataset.name,
+        "split": parts.split,
+        "model": parts.captioner.name,
+        "class": parts.captioner.kind,
+        "weights": parts.weights,
+        "strategy": parts.strategy.name,
+        "prompt": parts.prompt.name,
+        "modality": parts.modality.name,
+        "seed": parts.seed,
+        "params_total": plan.params_total,
+        "params_trained": plan.params_trained,
+        "params_trained_pct": 100 * plan.params_trained / (plan.params_total + _added(plan)),
+    }
+
+
+def _added(plan: Plan) -> int:
+    """Parameters that the strategy adds to the model: LoRA's own."""
+    return plan.params_trained if plan.adapted else 0
+
+
+def _counts(rows: Sequence[Mapping[str, Any]], test: Split) -> dict[str, int]:
+    ok = [row for row in rows if row["status"] == "ok"]
+    return {
+        "n_requested": len(test.samples),
+        "n_ok": len(ok),
+        "n_failed": len(test.samples) - len(ok),
+        "n_empty": sum(not row["caption"] for row in ok),
+        "n_truncated": sum(row["truncated"] for row in ok),
+        "n_rejected": len(test.rejected),
+    }
+
+
+def _costs(fitted: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], meter: provenance.Meter) -> dict[str, Any]:
+    train_seconds, seconds = fitted.get("seconds"), sum(row["seconds"] for row in rows)
+    return {
+        "train_seconds": train_seconds,
+        "train_samples_per_s": fitted["samples"] / train_seconds if train_seconds else None,
+        "generate_seconds": seconds,
+        "captions_per_s": len(rows) / seconds if seconds else None,
+        "peak_memory_bytes": max(meter.peak_bytes(), fitted.get("peak_memory_bytes", 0)),
+    }
+
+
+def _provenance(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str, Any]) -> dict[str, Any]:
+    """`variant` is the identity without the seed: runs that share it are repetitions of one leaderboard row."""
+    unseeded = [{k: v for k, v in fit_key.items() if k != "seed"}, {k: v for k, v in run_key.items() if k != "fit"}]
+    return {
+        "variant": digest(unseeded),
+        "config_hash": digest([parts.identities, parts.seed, parts.split])[:SHORT],
+        "plan": asdict(plan),
+        "config": dict(parts.config),
+        "command": provenance.command(),
+        "code_version": provenance.code_version(),
+        "environment": provenance.environment(),
+        "seeds": {"fit": parts.seed},
+        "device": parts.device,
+    }

@@ -1,0 +1,128 @@
+"""The `capbench` command. Imports nothing heavy until a subcommand runs, so that help is instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from importlib import import_module, metadata
+
+from harness.contracts import CapBenchError, RequestError
+from harness.registry import groups
+
+COMMANDS = {
+    "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
+    "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
+    "leaderboard": ("harness.leaderboard", "rebuild all tables"),
+    "list": ("harness.listing", "models, strategies, metrics, datasets, prompts, protocols and what is found of them"),
+}
+
+HELP = """\
+usage: capbench COMMAND [KEY=VALUE ...]
+
+Compares fine-tuned medical image captioners: one command from data to a leaderboard with intervals.
+
+{commands}
+
+`capbench COMMAND --help` says more. First steps, no download needed:
+
+  capbench run                                   the default cell on the embedded demonstration
+  capbench run -m model='glob(*)' lora=none,targeted
+  capbench run experiment=demo                   the embedded benchmark
+  capbench run dataset=table dataset.path=FILE.csv   your own pictures and captions
+"""
+
+RUN_HELP = """\
+usage: capbench run [-m] [--config-dir DIR] [--cfg] [KEY=VALUE ...]
+
+Runs one cell: dataset -> prompt -> captioner (strategy) -> fit -> captions -> scores -> leaderboard. What is finished
+is skipped, what was interrupted goes on. Results lie in results=FOLDER (default: results).
+
+  -m, --multirun     a sweep: values separated by commas, or glob(*) for all choices of a group
+  --config-dir DIR   a folder of your own yaml files (model/mine.yaml, ...) joins the choices
+  --cfg              print the resolved configuration and do nothing
+{groups}
+Values anywhere in the tree: seed=1  train.epochs=2  lora.rank=8  generate.max_new_tokens=40  dataset.limit=100
+Exit codes: 0 done; 1 some runs failed (tables are built all the same); 2 the request was wrong.
+"""
+
+SCORE_HELP = """\
+usage: capbench score [--config-dir DIR] [KEY=VALUE ...]
+
+Without files: scores every run in results=FOLDER that lacks a metric of protocol=NAME, then rebuilds the tables.
+With files: captions=FILE references=FILE [images=DIR] results=FOLDER scores a submission; no run is needed.
+Files are csv, tsv or jsonl with an id column (its name ends in "id") and a column "caption".
+
+  protocol=NAME      {protocols}
+  metrics=[NAME,...] further metrics beside the protocol's: {metrics}
+"""
+
+LEADERBOARD_HELP = """\
+usage: capbench leaderboard [results=FOLDER] [dataset=NAME] [split=NAME] [weights=NAME] [protocol=NAME] [trials=N]
+
+Rebuilds runs.csv, scores.csv, samples.csv and leaderboard.csv, .md, .tex from the files of the runs.
+"""
+
+LIST_HELP = """\
+usage: capbench list models|strategies|metrics|datasets|prompts|protocols [--config-dir DIR]
+
+What can be chosen, with what is installed and which checkpoints are found.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help", "help"):
+        return _say(_help())
+    if command == "--version":
+        return _say(f"capbench {metadata.version('capbench')}")
+    if command not in COMMANDS:
+        return _wrong(f"{command}: no such command; expected one of {', '.join(COMMANDS)}")
+    if any(flag in arguments[1:] for flag in ("-h", "--help")):
+        return _say(_command_help(command))
+    return _guarded(COMMANDS[command][0], arguments[1:])
+
+
+def _guarded(module: str, arguments: Sequence[str]) -> int:
+    # bitsandbytes recommends an optional CPU kernel at each import, whether or not anything is quantised
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    try:
+        return int(import_module(module).main(arguments))
+    except RequestError as error:
+        return _wrong(str(error))
+    except CapBenchError as error:
+        sys.stderr.write(f"capbench: failed: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("capbench: interrupted; repeat the command to go on\n")
+        return 130
+
+
+def _wrong(message: str) -> int:
+    sys.stderr.write(f"capbench: {message}\n")
+    return 2
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    return 0
+
+
+def _help() -> str:
+    return HELP.format(commands="\n".join(f"  {name:12} {text}" for name, (_, text) in COMMANDS.items()))
+
+
+def _command_help(command: str) -> str:
+    found = groups()
+    if command == "run":
+        lines = "".join(f"  {g + '=':12} {', '.join(names)}\n" for g, names in found.items() if g != "metric")
+        return RUN_HELP.format(groups=f"\nChoices (one yaml each, see conf/):\n{lines}")
+    if command == "score":
+        return SCORE_HELP.format(protocols=", ".join(found["protocol"]), metrics=", ".join(found["metric"]))
+    return LEADERBOARD_HELP if command == "leaderboard" else LIST_HELP
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""From the conf/ tree and the command line to checked, built objects. Nothing else imports hydra and omegaconf."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from harness.contracts import RUNTIME, RequestError
+from harness.registry import conf_dir, groups
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of a sweep: its overrides, the chosen file per group, and the whole resolved configuration."""
+
+    overrides: tuple[str, ...]
+    choices: Mapping[str, str]
+    config: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The overrides as the user would type them, for messages."""
+        return " ".join(self.overrides) or "defaults"
+
+
+def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config_dir: str | None = None) -> list[Cell]:
+    """Compose `conf/<name>.yaml` with overrides: one cell, or all cells of a sweep. Raises RequestError.
+
+    Every cell is composed before anything runs, so that a typing error in the last one costs nothing.
+    """
+    GlobalHydra.instance().clear()
+    extra = [f"hydra.searchpath=[file://{_folder(config_dir)}]"] if config_dir else []
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        parsed = _parse(overrides)
+        fixed = [o for o in parsed if not o.is_sweep_override()]
+        base = _compose(name, [*(_text(o) for o in fixed), *extra])
+        params: Any = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.get("params") else {}
+        if not (multirun or base.hydra.mode == RunMode.MULTIRUN):
+            _refuse_sweep(parsed)
+            return [_cell(base, [_text(o) for o in fixed])]
+        typed = {o.key_or_group for o in parsed}
+        axes = [f"{key}={value}" for key, value in params.items() if key not in typed]
+        batches = BasicSweeper.split_arguments(_parse([*axes, *overrides]), max_batch_size=None)[0]
+        return [_cell(_compose(name, [*batch, *extra]), list(batch)) for batch in batches]
+
+
+def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
+    """The values of one yaml of a group, such as the metric a protocol names. Raises RequestError."""
+    return dict(cells(f"{group}/{name}", [], config_dir=config_dir)[0].config[group])
+
+
+def settings(cell: Cell, schema: type) -> Any:
+    """The root-level values of a command, checked against a dataclass."""
+    values = {f.name: cell.config[f.name] for f in fields(schema) if f.name in cell.config}
+    check_values(schema, values, "")
+    return schema(**values)
+
+
+def build(cell: Cell, group: str) -> Any:
+    """Build the object a group's yaml names, its values checked against the constructor. Raises RequestError."""
+    return build_node(cell.config[group], group)
+
+
+def build_node(node: Any, key: str) -> Any:
+    """Build what a configuration node names in `_target_`. Raises RequestError with one clear line."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise RequestError(f"{key}: expected a mapping with `_target_: package.module.Class`, got {node!r}")
+    values = {str(k): v for k, v in node.items() if not str(k).startswith("_")}
+    target = _target(str(node["_target_"]), key)
+    check_values(target, values, key)
+    return instantiate(dict(node), _convert_="all")
+
+
+def identity_values(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A plug-in's class and its values, without those marked RUNTIME: what enters the hashes."""
+    hints = _hints(_target(str(node["_target_"]), "_target_"))
+    values = {k: v for k, v in node.items() if not str(k).startswith("_") and not is_runtime(hints.get(str(k)))}
+    return {"class": node["_target_"], **values}
+
+
+def is_runtime(hint: Any) -> bool:
+    """Whether an annotation carries the RUNTIME mark."""
+    return get_origin(hint) is Annotated and RUNTIME in get_args(hint)[1:]
+
+
+def to_yaml(config: Mapping[str, Any]) -> str:
+    """A resolved configuration as yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+
+
+def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
+    """Compare values with a constructor's parameters: unknown, missing and mistyped ones raise RequestError."""
+    hints, key = _hints(target), f"{key}." if key else ""
+    parameters = {n: p for n, p in inspect.signature(target).parameters.items() if n != "self"}
+    for name, value in values.items():
+        if name not in parameters:
+            raise RequestError(
+                f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}"
+            )
+        _check_type(f"{key}{name}", value, hints.get(name))
+    missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
+    if missing:
+        raise RequestError(f"{key}{missing[0]}: no value; set it with {key}{missing[0]}=VALUE or in the yaml")
+
+
+# ---------------------------------------------------------------- composition
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
+    try:
+        return parser.parse_overrides(list(overrides))
+    except HydraException as error:
+        raise RequestError(f"{_first_line(error)}; quote values with special characters: 'key=\"a, b\"'") from None
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line)
+
+
+def _refuse_sweep(parsed: Iterable[Override]) -> None:
+    for override in parsed:
+        if override.is_sweep_override():
+            raise RequestError(f"{_text(override)}: several values are a sweep; add -m, or quote a value with commas")
+
+
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    try:
+        return compose(name, overrides=list(overrides), return_hydra_config=True)
+    except MissingConfigException as error:
+        raise _missing_choice(error) from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _wrong_override(error, name) from None
+
+
+def _missing_choice(error: MissingConfigException) -> RequestError:
+    group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
+    options = [o for o in (error.options or []) if o]
+    known = f"; expected one of {', '.join(options)}{_meant(choice, options)}" if options else ""
+    return RequestError(f"{group or 'configuration'}={choice}: no such choice{known}")
+
+
+def _wrong_override(error: Exception, name: str) -> RequestError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.split("'")[1] for line in lines if line.startswith("Could not override '")), "")
+    if not key:
+        return RequestError(" ".join(lines[:2]))
+    known = [*groups(), *_flat(OmegaConf.to_container(compose(name)))]
+    return RequestError(f"{key}: no such key{_meant(key, known)}; `capbench run --cfg` prints all keys")
+
+
+def _cell(composed: DictConfig, overrides: list[str]) -> Cell:
+    choices = {k: v for k, v in composed.hydra.runtime.choices.items() if v and not str(k).startswith("hydra")}
+    plain = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
+    absent = sorted(str(key) for key in OmegaConf.missing_keys(plain))
+    if absent:
+        raise RequestError(f"{absent[0]}: no value; set it with {absent[0]}=VALUE")
+    try:
+        config = OmegaConf.to_container(plain, resolve=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(_first_line(error)) from None
+    assert isinstance(config, dict)
+    return Cell(tuple(overrides), choices, {str(k): v for k, v in config.items()})
+
+
+def _flat(config: Any, key: str = "") -> list[str]:
+    if not isinstance(config, dict):
+        return [key]
+    return [leaf for k, v in config.items() for leaf in _flat(v, f"{key}.{k}" if key else str(k))]
+
+
+def _folder(path: str) -> Path:
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        raise RequestError(f"--config-dir {path}: expected a folder with yaml files, found none")
+    return folder
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+# ---------------------------------------------------------------- types
+
+
+def _target(path: str, key: str) -> Any:
+    try:
+        return get_object(path)
+    except (ImportError, AttributeError, ValueError, HydraException) as error:
+        reason = _first_line(error.__cause__ or error)
+        raise RequestError(
+            f"{key}._target_={path}: cannot be imported ({reason}); a file of your own must be on PYTHONPATH"
+        ) from None
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    return get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+    if hint is None:
+        return
+    try:
+        TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise RequestError(f"{key}: expected {_type_name(hint)}, got {value!r} ({problem['msg']})") from None
+
+
+def _type_name(hint: Any) -> str:
+    if get_origin(hint) is Annotated:
+        return _type_name(get_args(hint)[0])
+    text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return (
+        text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
+    )
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""

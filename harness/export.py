@@ -1,0 +1,107 @@
+"""A leaderboard for people: the terminal, Markdown, LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from harness.progress import console
+from harness.store import write_text
+from harness.tables import AVERAGES, LEADERBOARD_COLUMNS
+
+if TYPE_CHECKING:
+    from harness.leaderboard import Board
+
+TEXT = ("model", "strategy", "prompt", "modality")
+HIDDEN = (
+    "class",
+    "rank_low",
+    "rank_high",
+    "peak_memory_bytes",
+    *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")),
+)
+RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
+
+
+def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
+    """The table as text: composites and ranks with their intervals, empty columns left out.
+
+    `brief` also leaves out what is the same in every row, as a terminal is narrow.
+    """
+    shown = {}
+    for name in table.columns:
+        empty = name not in ("rank", *TEXT) and table[name].isna().all()
+        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and table[name].nunique() == 1
+        if name not in HIDDEN and not empty and not same:
+            shown[name] = [_cell(name, row) for row in table.to_dict("records")]
+    return pd.DataFrame(shown)
+
+
+def _cell(name: str, row: Mapping[Any, Any]) -> str:
+    value = row[name]
+    if pd.isna(value):
+        return "-" if name == "rank" else ""
+    if name in TEXT:
+        return str(value)
+    if name == "rank":
+        low, high = row["rank_low"], row["rank_high"]
+        return f"{value:.0f}" if low == high else f"{value:.0f} ({low:.0f}-{high:.0f})"
+    if name in AVERAGES and not pd.isna(row[f"{name}_ci_low"]):
+        return f"{value:.3f} [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
+    if name in ("seeds", "n"):
+        return f"{value:.0f}"
+    return f"{value:.1f}" if name == "captions_per_s" else f"{value:.3f}"
+
+
+def show(board: Board, path: Path, others: Sequence[str]) -> None:
+    """Print the board, its note, why columns are blank, and where the files are."""
+    table = Table(
+        title=board.group.title,
+        caption=board.note or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    text = readable(board.table, brief=True)
+    for name in text.columns:
+        table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right")
+    for row in text.itertuples(index=False):
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table, soft_wrap=False)
+    for name, reason in board.blank.items():
+        console.print(f"{name} is blank: {reason}", markup=False)
+    for title in others:
+        console.print(f"another table: {title}", markup=False)
+    console.print(f"leaderboard: {path} (.md, .tex beside it); {RANK_HELP}", markup=False)
+
+
+def write_markdown(board: Board, path: Path) -> None:
+    """A Markdown table with its note above."""
+    text = readable(board.table)
+    lines = [f"**{board.group.title}**", "", *([board.note, ""] if board.note else [])]
+    lines.append("| " + " | ".join(text.columns) + " |")
+    lines.append("|" + "|".join(":--" if name in TEXT else "--:" for name in text.columns) + "|")
+    lines += [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in text.itertuples(index=False)
+    ]
+    lines += ["", f"{RANK_HELP}.", *(f"{name} is blank: {reason}" for name, reason in board.blank.items())]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def write_latex(board: Board, path: Path) -> None:
+    """A LaTeX tabular (booktabs) with the note as a comment."""
+    text = readable(board.table)
+    text.columns = [name.replace("_", " ") for name in text.columns]
+    align = "".join("l" if name in TEXT else "r" for name in text.columns)
+    body = text.to_latex(index=False, escape=True, column_format=align)
+    write_text(path, f"% {board.group.title}\n% {board.note or RANK_HELP}\n{body}")
+
+
+assert set(HIDDEN) <= set(LEADERBOARD_COLUMNS)

@@ -1,0 +1,115 @@
+"""LoRA on a list of sites (Hu et al. 2021, arXiv 2106.09685), attached by peft.
+
+A site is resolved against the captioner's own map to an explicit list of modules, because a list of name endings
+("q_proj", ...) means other modules on every model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from harness.contracts import CapBenchError, Captioner, Plan, Refused, RequestError
+from harness.lora._counts import matching, per_region, total
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+class SiteLora:
+    """Low-rank adapters on the linear layers of the named sites; all else is frozen."""
+
+    trains = True
+
+    def __init__(
+        self, name: str, sites: list[str], rank: int, alpha: int, dropout: float, dora: bool, learning_rate: float
+    ) -> None:
+        if rank < 1:
+            raise RequestError(f"lora.rank: expected 1 or more, got {rank}")
+        if not 0 <= dropout < 1:
+            raise RequestError(f"lora.dropout: expected 0 or more and less than 1, got {dropout}")
+        self.name = name
+        self.sites = sites
+        self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
+        self.learning_rate = learning_rate
+
+    def plan(self, captioner: Captioner) -> Plan:
+        """Modules of all sites, and r * (in + out) parameters each (DoRA: + out)."""
+        if not captioner.sites:
+            raise Refused(
+                f"lora={self.name} on model={captioner.name}: refused, a baseline has no pre-trained "
+                "vision-language weights for LoRA to adapt; use lora=full or lora=none"
+            )
+        model = captioner.skeleton()
+        modules = dict(model.named_modules())
+        adapted: dict[str, None] = {}
+        for site in self.sites:
+            if site not in captioner.sites:
+                raise RequestError(
+                    f"lora.sites: {captioner.name} has no site '{site}'; it has {', '.join(captioner.sites)}"
+                )
+            found = matching(model, captioner.sites[site].pattern, f"site '{site}' of {captioner.name}")
+            adapted |= dict.fromkeys(found)
+        sizes = {name: self._size(name, modules[name]) for name in adapted}
+        return Plan(
+            self.name, total(model), per_region(captioner, sizes), adapted=tuple(adapted), options=self._options()
+        )
+
+    def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
+        """Wrap the model with peft and check that exactly the planned modules and parameters train."""
+        model: nn.Module = peft.get_peft_model(captioner.model, self._config(plan))
+        wrapped = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if hasattr(m, "lora_A")}
+        trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if wrapped != set(plan.adapted) or trainable != plan.params_trained:
+            other = sorted(wrapped ^ set(plan.adapted))[:3]
+            raise CapBenchError(
+                f"{captioner.name}: peft adapted {trainable:,} parameters where {plan.params_trained:,} were planned"
+                f" (modules that differ: {other})"
+            )
+        return model
+
+    def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        """adapter_model.safetensors and adapter_config.json, readable by peft, without its empty model card."""
+        assert isinstance(model, peft.PeftModel)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = peft.get_peft_model_state_dict(model)
+        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, folder / WEIGHTS)
+        model.peft_config["default"].save_pretrained(str(folder))
+
+    def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
+        """Load saved adapters and prove that they arrived: restored = saved, and not all of lora_B is zero."""
+        saved = load_file(folder / WEIGHTS)
+        peft.set_peft_model_state_dict(model, saved)
+        now = peft.get_peft_model_state_dict(model)
+        lost = sorted(set(saved) ^ set(now))
+        lost += [
+            key for key in saved if key in now and not torch.equal(now[key].cpu().to(saved[key].dtype), saved[key])
+        ]
+        alive = any(bool(value.any()) for key, value in now.items() if "lora_B" in key)
+        if lost or not alive:
+            what = f"{len(lost)} of {len(saved)} tensors differ, first {lost[0]}" if lost else "every lora_B is zero"
+            raise CapBenchError(f"{folder / WEIGHTS}: the adapter did not arrive in the model ({what}); fit it again")
+
+    def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
+        """There are no stages: adapters train from the first step on."""
+
+    def _size(self, name: str, module: nn.Module) -> int:
+        if not isinstance(module, nn.Linear):
+            raise RequestError(f"{name}: LoRA needs a linear layer, this is a {type(module).__name__}")
+        return self.rank * (module.in_features + module.out_features) + (module.out_features if self.dora else 0)
+
+    def _options(self) -> Mapping[str, Any]:
+        return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
+
+    def _config(self, plan: Plan) -> peft.LoraConfig:
+        # one regular expression of the exact names: peft compares a string with re.fullmatch, a list by endings
+        exact = "|".join(re.escape(name) for name in plan.adapted)
+        return peft.LoraConfig(
+            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_dora=self.dora, target_modules=exact
+        )

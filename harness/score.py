@@ -1,0 +1,163 @@
+"""The `score` command: every run that lacks a metric, or two caption files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config
+from harness.arguments import parse
+from harness.captions import read_captions
+from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol
+from harness.leaderboard import finish
+from harness.progress import console, errors
+from harness.scoring import Column, Scorable, score
+from harness.store import SHORT, digest, make_folder
+from harness.tables import Run, find_runs, samples_table, scores_table, write_csv
+
+TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root-level values of conf/score.yaml."""
+
+    captions: str | None
+    references: str | None
+    images: str | None
+    results: str
+    device: str
+    threads: int | None
+    metrics: list[str]
+
+
+@dataclass(frozen=True)
+class Submission(Run):
+    """Two caption files in the place of a run."""
+
+    given: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows made from the files."""
+        return [dict(row) for row in self.given]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Score runs or files and write the tables."""
+    arguments = parse("score", argv)
+    one = config.cells("score", arguments.overrides, config_dir=arguments.config_dir)[0]
+    settings: Settings = config.settings(one, Settings)
+    protocol: ScoreProtocol = config.build(one, "protocol")
+    device = pick_device(settings.device, settings.threads)
+    if settings.captions or settings.references:
+        return _score_files(settings, protocol, device, arguments.config_dir)
+    runs = [run for run in find_runs(Path(settings.results)) if run.status != "failed"]
+    if not runs:
+        raise RequestError(f"results={settings.results}: no finished run to score; start with `capbench run`")
+    score_runs(runs, protocol, settings.metrics, device, arguments.config_dir)
+    finish(Path(settings.results), TRIALS, protocol=protocol.name)
+    return 0
+
+
+def score_runs(
+    runs: Sequence[Run], protocol: ScoreProtocol, extra: Sequence[str], device: str, config_dir: str | None
+) -> dict[str, str]:
+    """Score some runs under a protocol; returns column -> why it is blank."""
+    made = columns(protocol, extra, config_dir)
+    return score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
+
+
+def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | None) -> list[Column]:
+    """The protocol's columns, then further metrics by name (their last value is the headline)."""
+    found = []
+    for name, spec in protocol.columns.items():
+        metric = _metric(str(spec["metric"]), spec.get("options") or {}, config_dir)
+        if spec["value"] not in metric.values:
+            raise RequestError(
+                f"protocol.columns.{name}.value={spec['value']}: {metric.name} has {', '.join(metric.values)}"
+            )
+        found.append(Column(name, metric, str(spec["value"])))
+    for name in extra:
+        metric = _metric(name, {}, config_dir)
+        found.append(Column(name, metric, metric.values[-1]))
+    return found
+
+
+def pick_device(device: str, threads: int | None) -> str:
+    """Resolve device=auto and set torch's CPU threads. Raises RequestError on a device that is not there."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise RequestError(f"device={device}: expected auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise RequestError(f"device={device}: torch sees no CUDA device; use device=cpu")
+    return device
+
+
+def _metric(name: str, options: Mapping[str, Any], config_dir: str | None) -> Metric:
+    metric: Metric = config.build_node(config.choice("metric", name, config_dir) | dict(options), f"metric.{name}")
+    return metric
+
+
+def _score_files(settings: Settings, protocol: ScoreProtocol, device: str, config_dir: str | None) -> int:
+    if not (settings.captions and settings.references):
+        raise RequestError("captions=FILE and references=FILE belong together; one of them is missing")
+    results = make_folder(Path(settings.results))
+    if (results / "runs").is_dir():
+        raise RequestError(
+            f"results={results}: holds runs, whose tables would be overwritten; use another results=FOLDER"
+        )
+    rows = _rows(settings.captions, settings.references)
+    name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
+    made = columns(protocol, settings.metrics, config_dir)
+    blank = score([Scorable(results, rows)], made, protocol, device)
+    run = Submission(results, {"status": "ok", "row": {"run_id": name}}, tuple(rows))
+    write_csv(samples_table(run), results / "samples.csv")
+    table = scores_table([run], TRIALS)
+    write_csv(table, results / "scores.csv")
+    for row in table.to_dict("records"):
+        interval = (
+            f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+            if row["value"] == row["value"]
+            else "blank"
+        )
+        console.print(f"{row['metric']:12} {interval}  n={row['n']} failed={row['n_failed']}", markup=False)
+    for column, reason in blank.items():
+        console.print(f"{column} is blank: {reason}", markup=False)
+    console.print(
+        f"{protocol.note}\nscores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False
+    )
+    failed = sum(row["status"] != "ok" for row in rows)
+    if failed:
+        errors.print(
+            f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False
+        )
+    return 1 if failed else 0
+
+
+def _rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:
+    """One row per reference; a reference without caption is a failed row, a caption without reference an error."""
+    captions = read_captions(Path(captions_file), "captions")
+    references = read_captions(Path(references_file), "references")
+    unknown = [name for name in captions if name not in references]
+    if unknown:
+        raise RequestError(
+            f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; "
+            "both files must be of one split"
+        )
+    rows = []
+    for name, reference in references.items():
+        row: dict[str, Any] = {"id": name, "modality": UNKNOWN, "reference": reference}
+        if name in captions:
+            rows.append(row | {"status": "ok", "caption": captions[name]})
+        else:
+            rows.append(row | {"status": "failed", "caption": None, "error": "no caption in the file"})
+    return rows

@@ -1,0 +1,58 @@
+"""Shared fixtures: one small sweep serves every test that only looks at its results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+SMALL = [
+    "dataset.train=32",
+    "dataset.valid=4",
+    "dataset.test=8",
+    "train.max_steps=6",
+    "train.batch_size=8",
+    "train.save_every=2",
+    "train.log_every=1",
+    "generate.max_new_tokens=24",
+    "generate.batch_size=3",
+    "threads=1",
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Two OpenMP jobs on two cores are far slower than one."""
+    torch.set_num_threads(1)
+
+
+def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command in a process of its own."""
+    return subprocess.run(
+        command(arguments), cwd=cwd, env=clean(**environment), capture_output=True, text=True, check=False
+    )
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "harness.cli", *arguments]
+
+
+def clean(**extra: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(ROOT), extra.pop("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **extra}
+
+
+@pytest.fixture(scope="session")
+def sweep(tmp_path_factory) -> Path:
+    """Results of a small sweep: every model, zero-shot and fine-tuned."""
+    from harness.cli import main
+
+    results = tmp_path_factory.mktemp("sweep")
+    assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
+    return results

@@ -1,0 +1,210 @@
+"""The whole line, from data to leaderboard, on the tiny twins."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import SMALL
+
+from harness import tables
+from harness.cli import main
+from harness.registry import groups
+from harness.store import Journal, file_digest
+from harness.tables import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
+
+
+def files(results: Path) -> dict[str, str]:
+    return {str(p.relative_to(results)): file_digest(p) for p in sorted(results.rglob("*")) if p.is_file()}
+
+
+def test_every_model_appears_zero_shot_and_fine_tuned(sweep):
+    board = pd.read_csv(sweep / "leaderboard.csv")
+    assert list(board.columns)[: len(LEADERBOARD_COLUMNS)] == list(LEADERBOARD_COLUMNS)
+    rows = board.groupby("model")["strategy"].agg(set).to_dict()
+    assert set(rows) == set(groups()["model"])
+    for model, strategies in rows.items():
+        assert "none" in strategies, model
+        assert len(strategies) == 2, model
+    assert sorted(board["rank"]) == list(range(1, len(board) + 1)) or board["overall"].duplicated().any()
+    assert (board["rank_low"] <= board["rank"]).all()
+    assert (board["rank"] <= board["rank_high"]).all()
+    for name in ("relevance", "factuality", "overall"):
+        assert (board[f"{name}_ci_low"] <= board[name]).all()
+        assert (board[name] <= board[f"{name}_ci_high"]).all()
+
+
+def test_the_tables_have_the_promised_columns(sweep):
+    runs = pd.read_csv(sweep / "runs.csv")
+    assert list(runs.columns) == list(RUN_COLUMNS)
+    assert set(runs["status"]) == {"ok"}
+    assert (runs["n_ok"] == runs["n_requested"]).all()
+    assert (runs["peak_memory_bytes"] > 1e7).all()
+    trained = runs[runs["strategy"] != "none"]
+    assert (trained["train_seconds"] > 0).all()
+    assert (trained["params_trained"] > 0).all()
+    scores = pd.read_csv(sweep / "scores.csv")
+    assert list(scores.columns) == list(SCORE_COLUMNS)
+    assert set(scores["run_id"]) == set(runs["run_id"])
+    assert (scores["n"] == 8).all()
+
+
+def test_composites_are_means_of_unrounded_means(sweep):
+    for run in tables.find_runs(sweep):
+        record = run.protocols["embedded"]
+        values = tables.protocol_values(run, record)
+        full = tables.add_averages(values, record["protocol"]["averages"])
+        relevance = (values["bertscore"].mean() + values["rouge"].mean()) / 2
+        assert full["relevance"].mean() == pytest.approx(relevance)
+        overall = (relevance + values["umls_f1"].mean()) / 2
+        assert full["overall"].mean() == pytest.approx(overall)
+
+
+def test_manifests_hold_what_reproduces_a_number(sweep):
+    for folder in (sweep / "runs").iterdir():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["status"] == "ok"
+        assert manifest["command"].startswith("capbench ")
+        assert manifest["config"]["seed"] == 0
+        assert manifest["environment"]["packages"]["torch"].startswith("2.")
+        assert manifest["code_version"]
+        assert manifest["files"]["captions.jsonl"] == file_digest(folder / "captions.jsonl")
+        assert manifest["row"]["started_at"] <= manifest["row"]["finished_at"]
+        assert (folder / "config.yaml").is_file()
+    for folder in (sweep / "fits").iterdir():
+        manifest = json.loads((folder / "manifest.json").read_text())
+        plan = manifest["plan"]
+        assert plan["adapted"] or plan["trained"]
+        assert sum(plan["counts"].values()) > 0
+        assert set(plan["counts"]) <= {"vision", "connector", "language", "head", "embeddings"}
+        losses = pd.read_csv(folder / "losses.csv")
+        assert list(losses["step"]) == [1, 2, 3, 4, 5, 6]
+        assert losses["loss"].notna().all()
+
+
+def test_repeating_the_command_repeats_nothing(sweep, capsys):
+    before = files(sweep)
+    assert main(["run", "experiment=demo", f"results={sweep}", *SMALL]) == 0
+    assert "done before" in capsys.readouterr().out
+    assert files(sweep) == before
+
+
+def test_tables_are_rebuilt_byte_identically(sweep, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    for name in ("runs.csv", "scores.csv", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"):
+        (copy / name).unlink()
+    assert main(["leaderboard", f"results={copy}"]) == 0
+    assert files(copy) == files(sweep)
+
+
+def test_another_inference_prompt_costs_no_fit(sweep, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    fits = files(copy / "fits")
+    arguments = ["model=smolvlm", "lora=targeted", "prompt=plain", "modality=oracle", f"results={copy}", *SMALL]
+    assert main(["run", *arguments]) == 0
+    assert files(copy / "fits") == fits
+    assert len(pd.read_csv(copy / "runs.csv")) == len(pd.read_csv(sweep / "runs.csv")) + 1
+
+
+def test_a_runtime_option_changes_no_identity(sweep, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    small = [item for item in SMALL if not item.startswith("generate.batch_size")]
+    changed = ["generate.batch_size=5", "train.save_every=3"]
+    small = [item for item in small if not item.startswith("train.save_every")]
+    assert main(["run", "model=smolvlm", "lora=targeted", f"results={copy}", *small, *changed]) == 0
+    assert "done before" in capsys.readouterr().out
+
+
+def test_two_datasets_never_share_a_table(sweep, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    small = [item for item in SMALL if not item.startswith("dataset.test")]
+    assert main(["run", "model=smolvlm", "lora=none", "dataset.test=5", f"results={copy}", *small]) == 0
+    assert "another table" in capsys.readouterr().out
+    assert len(pd.read_csv(copy / "leaderboard.csv")) == 1
+    assert len(list(copy.glob("leaderboard-*.csv"))) == 2
+
+
+def test_a_refusal_is_listed_and_a_single_one_ends_with_2(tmp_path, capsys):
+    assert main(["run", "model=visiongpt2", "lora=targeted", f"results={tmp_path}", *SMALL]) == 2
+    error = capsys.readouterr().err
+    assert "refused" in error
+    assert "lora=full" in error
+
+
+def test_seeds_are_combined_into_one_row(tmp_path):
+    arguments = ["model=cnn_transformer", "lora=full", "seed=0,1", "train.max_steps=2", f"results={tmp_path}"]
+    assert main(["run", "-m", *[s for s in SMALL if "max_steps" not in s], *arguments]) == 0
+    board = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert list(board["seeds"]) == [2]
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
+
+
+def test_options_that_differ_name_their_rows(tmp_path):
+    small = [item for item in SMALL if "max_steps" not in item]
+    assert main(["run", "-m", "lora.rank=2,4", "train.max_steps=1", f"results={tmp_path}", *small]) == 0
+    board = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert sorted(board["strategy"]) == ["targeted[lora.rank=2]", "targeted[lora.rank=4]"]
+
+
+def test_a_corrupt_manifest_fails_its_run_only(sweep, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    victim = sorted((copy / "runs").iterdir())[0]
+    (victim / "manifest.json").write_text("{ torn")
+    assert main(["leaderboard", f"results={copy}"]) == 0
+    runs = pd.read_csv(copy / "runs.csv")
+    assert list(runs["status"]).count("failed") == 1
+    assert "move the file away" in runs.loc[runs["status"] == "failed", "error"].item()
+    assert len(pd.read_csv(copy / "leaderboard.csv")) == len(pd.read_csv(sweep / "leaderboard.csv")) - 1
+
+
+def test_edited_captions_are_refused(sweep, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    victim = sorted((copy / "runs").iterdir())[0]
+    path = victim / "captions.jsonl"
+    path.write_text(path.read_text().replace('"caption": "', '"caption": "better ', 1))
+    assert main(["score", f"results={copy}"]) == 1
+    assert "line 1" in capsys.readouterr().err
+
+
+def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_path):
+    from PIL import Image
+
+    table = ["image,caption,split"]
+    for index in range(6):
+        Image.new("RGB", (32, 32), (40 * index, 0, 0)).save(tmp_path / f"{index}.png")
+        table.append(f"{index}.png,Picture number {index}.,test")
+    (tmp_path / "table.csv").write_text("\n".join(table) + "\n")
+    results = tmp_path / "results"
+    from harness.datasets._images import FileImage
+
+    original = FileImage.load
+
+    def load(self):
+        if self.path.name == "3.png" and load.verified:
+            from harness.contracts import ImageError
+
+            raise ImageError("the disk went away")
+        load.verified = load.verified or self.path.name == "5.png"
+        return original(self)
+
+    load.verified = False
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileImage, "load", load)
+        arguments = ["dataset=table", f"dataset.path={tmp_path / 'table.csv'}", "lora=none", f"results={results}"]
+        assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
+    run = tables.find_runs(results)[0]
+    assert run.status == "partial"
+    assert [row["status"] for row in run.rows].count("failed") == 1
+    failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row["status"] == "failed")
+    assert failed["caption"] is None
+    assert "disk went away" in failed["error"]
+    board = pd.read_csv(results / "leaderboard.csv")
+    assert board["rank"].isna().all()
+    assert list(board["n"]) == [5]
