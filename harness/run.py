@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     if runs:
         protocol: ScoreProtocol = config.build(cells[0], "protocol")
         settings = config.settings(cells[0], Settings)
-        score_runs(runs, protocol, settings.metrics, settings.device, arguments.config_dir)
+        device = pick_device(settings.device, settings.threads)
+        score_runs(runs, protocol, settings.metrics, device, arguments.config_dir)
         row = runs[0].row
         finish(
             results, TRIALS, dataset=row["dataset"], split=row["split"], weights=row["weights"], protocol=protocol.name

@@ -131,7 +131,9 @@ def read_config(folder: Path, cls: Any) -> Any:
 def read_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a checkpoint folder."""
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise RequestError(f"{folder}: expected a tokenizer (tokenizer.json, vocab.json or tokenizer.model), found none")
+        raise RequestError(
+            f"{folder}: expected a tokenizer (tokenizer.json, vocab.json or tokenizer.model), found none"
+        )
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 

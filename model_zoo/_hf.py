@@ -138,7 +138,9 @@ class HFCaptioner(ABC):
         for pattern, region in self.regions:
             if re.match(rf"(?:{pattern})(?:\.|$)", module):
                 return "embeddings" if region == "head" and self.tied else region
-        raise RequestError(f"{self.name}: no region is known for the module {module!r}; add it to {type(self).__name__}")
+        raise RequestError(
+            f"{self.name}: no region is known for the module {module!r}; add it to {type(self).__name__}"
+        )
 
     # ------------------------------------------------------------ text
 

@@ -70,7 +70,7 @@ def test_what_is_typed_replaces_the_axis_of_an_experiment():
         (["train.epoch=2"], ["train.epoch", "did you mean 'train.epochs'"]),
         (["lora=none,targeted"], ["lora=none,targeted", "add -m"]),
         (["smolvlm"], ["smolvlm", "KEY=VALUE"]),
-        (["seed=[1"], ["seed=[1"]),
+        (["seed=[1"], ["seed=[1: cannot be read"]),
         (["dataset=table"], ["dataset.path"]),
     ],
 )
@@ -150,7 +150,7 @@ def test_runtime_values_do_not_enter_an_identity():
 def test_a_users_own_folder_joins_the_choices(tmp_path):
     (tmp_path / "prompt").mkdir()
     text = (conf_dir() / "prompt" / "plain.yaml").read_text()
-    (tmp_path / "prompt" / "mine.yaml").write_text(text.replace("name: plain", "name: mine"))
+    (tmp_path / "prompt" / "mine.yaml").write_text(text.replace('name: "plain"', 'name: "mine"'))
     cell = config.cells("run", ["prompt=mine"], config_dir=str(tmp_path))[0]
     assert config.build(cell, "prompt").name == "mine"
     with pytest.raises(RequestError, match="expected a folder"):

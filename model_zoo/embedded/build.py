@@ -305,12 +305,8 @@ def _save_cnn_transformer(model: CNNTransformerNet, folder: Path) -> None:
 # ---------------------------------------------------------------- all of them
 
 TWIN = {
-    "smolvlm": Twin(
-        write_smolvlm, open_smolvlm, save_smolvlm, describe_or_list, Recipe(12000, 6000, 16, 2e-3)
-    ),
-    "visiongpt2": Twin(
-        write_visiongpt2, open_visiongpt2, save_visiongpt2, describe, Recipe(12000, 6000, 16, 2e-3)
-    ),
+    "smolvlm": Twin(write_smolvlm, open_smolvlm, save_smolvlm, describe_or_list, Recipe(12000, 6000, 16, 2e-3)),
+    "visiongpt2": Twin(write_visiongpt2, open_visiongpt2, save_visiongpt2, describe, Recipe(12000, 6000, 16, 2e-3)),
     "cnn_transformer": Twin(
         write_cnn_transformer, open_cnn_transformer, save_cnn_transformer, describe, Recipe(12000, 6000, 16, 2e-3)
     ),
