@@ -58,7 +58,8 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
 
 def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
     """The values of one yaml of a group, such as the metric a protocol names. Raises RequestError."""
-    return dict(cells(f"{group}/{name}", [], config_dir=config_dir)[0].config[group])
+    override = f"{group}={name}" if group == "protocol" else f"+{group}={name}"
+    return dict(cells("score", [override], config_dir=config_dir)[0].config[group])
 
 
 def settings(cell: Cell, schema: type) -> Any:
