@@ -106,10 +106,9 @@ def digest(path: Path, patterns: Iterable[str] = FILES) -> str:
 
 def read_json(file: Path) -> dict[str, Any]:
     """A json file of a checkpoint. Raises RequestError when it is missing or broken."""
+    require(file.parent, file.name)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"{file.parent}: expected {file.name} in the checkpoint folder, found none") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{file}: not valid JSON ({error}); get the checkpoint again") from error
     if not isinstance(content, dict):
@@ -130,11 +129,14 @@ def read_config(folder: Path, cls: Any) -> Any:
 
 def read_tokenizer(folder: Path) -> Any:
     """The fast tokenizer of a checkpoint folder."""
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
-        raise RequestError(
-            f"{folder}: expected a tokenizer (tokenizer.json, vocab.json or tokenizer.model), found none"
-        )
+    require(folder, "tokenizer.json", "vocab.json", "tokenizer.model")
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def require(folder: Path, *names: str) -> None:
+    """Raise RequestError unless the folder holds one of these files."""
+    if not any((folder / name).is_file() for name in names):
+        raise RequestError(f"{folder}: expected {' or '.join(names)} in the checkpoint folder, found none")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -191,8 +193,9 @@ def read_model(
             **options,
         )
     if info["mismatched_keys"]:
-        key, stored, expected = info["mismatched_keys"][0]
-        raise RequestError(f"{folder}: {key} has the shape {tuple(stored)}, config.json asks for {tuple(expected)}")
+        key = sorted(info["mismatched_keys"])[0]
+        expected = tuple(model.state_dict()[key].shape)
+        raise RequestError(f"{folder}: {key} has another shape than the {expected} that config.json asks for")
     check_keys(folder, info["missing_keys"], info["unexpected_keys"], may_lack, may_ignore)
     return model
 

@@ -150,8 +150,8 @@ class CNNTransformerNet(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def look(self, pixel_values: Tensor) -> Tensor:
         """(N, 3, H, W) -> the encoded places of the feature map, (N, places, width)."""
-        maps = self.features(pixel_values)
-        x = self.project(maps.flatten(2).transpose(1, 2)) + _places(maps, self.config.width)
+        maps: Tensor = self.features(pixel_values)
+        x: Tensor = self.project(maps.flatten(2).transpose(1, 2)) + _places(maps, self.config.width)
         for layer in self.encoder:
             x = layer(x)
         return x
@@ -164,9 +164,14 @@ class CNNTransformerNet(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         memory: Tensor | None = None,
         **_: Any,
     ) -> CausalLMOutput:
-        """Logits (N, length, vocabulary). The mask is not needed: padding is on the right, where nothing looks."""
-        if memory is None:
+        """Logits (N, length, vocabulary), from pictures or from what `look` made of them.
+
+        The mask is not needed: padding is on the right, where nothing looks.
+        """
+        if pixel_values is not None:
             memory = self.look(pixel_values)
+        if memory is None:
+            raise ValueError("expected pixel_values or memory, got neither")
         length = input_ids.shape[1]
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=memory.device, dtype=memory.dtype)
         x = self.words(input_ids) + self.positions.weight[:length]

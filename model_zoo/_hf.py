@@ -38,7 +38,7 @@ class Row:
 
 
 class HFCaptioner(ABC):
-    """What all captioners share. A family says how a prompt and its pictures become a `Row`, and which modules are what.
+    """What all captioners share. A family says how a prompt and its pictures become a `Row`, and what its modules are.
 
     The processor sees one example at a time, so that no example can change another one. `pad_id` only fills places:
     masks and labels go by length, since several families pad with their stop token.
@@ -241,9 +241,11 @@ def _inference(model: nn.Module) -> Iterator[None]:
     """No dropout and no gradients; afterwards the model is in the mode it was in, for captions during training."""
     training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
 
 
 def _caption(name: str, example: Example) -> str:

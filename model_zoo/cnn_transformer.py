@@ -49,7 +49,7 @@ class CNNTransformer(HFCaptioner):
     )
     tied = True
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
         self,
         name: str,
         kind: Kind,
@@ -160,7 +160,7 @@ def _chexnet(file: Path) -> dict[str, Tensor]:
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise RequestError(
             f"{file}: expected CheXNet's model.pth.tar, a dictionary of tensors, but it cannot be read safely "
-            f"({str(error).splitlines()[0]})"
+            f"({type(error).__name__})"
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RequestError(f"{file}: expected CheXNet's model.pth.tar with an entry 'state_dict', found none")
@@ -180,6 +180,6 @@ def _fill(module: nn.Module, tensors: dict[str, Tensor], source: Path, may_lack:
     for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise RequestError(
-                f"{source}: {key} has the shape {tuple(value.shape)}, the configuration asks for {tuple(own[key].shape)}"
+                f"{source}: {key} has the shape {tuple(value.shape)}, its configuration says {tuple(own[key].shape)}"
             )
     module.load_state_dict(tensors, strict=False)

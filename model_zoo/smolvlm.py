@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +10,7 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from harness.contracts import RUNTIME, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model
+from model_zoo._checkpoint import Reference, Weights, read_config, read_model, require
 from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SmolVLM(HFCaptioner):
     """
 
     lead = " "
-    sites = {
+    sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
         "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
@@ -47,7 +47,7 @@ class SmolVLM(HFCaptioner):
         (r"lm_head", "head"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
         self,
         name: str,
         kind: Kind,
@@ -74,7 +74,13 @@ class SmolVLM(HFCaptioner):
     @cached_property
     def processor(self) -> Any:
         """Slow image processor and tokenizer: the SmolVLM classes would need torchvision."""
-        processor = Idefics3Processor.from_pretrained(self.folder(), local_files_only=True)
+        folder = self.folder()
+        require(folder, "preprocessor_config.json")
+        require(folder, "tokenizer.json")
+        processor = Idefics3Processor.from_pretrained(folder, local_files_only=True)
+        # Said by the model, not by a file that may be missing: a wrong number of image tokens raises no error.
+        vision = self.config.vision_config
+        processor.image_seq_len = (vision.image_size // vision.patch_size) ** 2 // self.config.scale_factor**2
         # On the image processor itself: given in a call, do_image_splitting=False is ignored without a word.
         if self.longest_edge is not None:
             processor.image_processor.size = {"longest_edge": self.longest_edge}

@@ -14,7 +14,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
 from harness.contracts import RUNTIME, RequestError
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer
+from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
 from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, only_image, stages, without_generation_defaults
 from model_zoo._visiongpt2_net import VisionGPT2Net
 
@@ -40,7 +40,7 @@ class VisionGPT2(HFCaptioner):
         (r"gpt2\.lm_head", "head"),
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
         self,
         name: str,
         kind: Kind,
@@ -81,7 +81,9 @@ class VisionGPT2(HFCaptioner):
     @cached_property
     def image_processor(self) -> Any:
         """Squashes to the ViT's size: no crop, so that the borders of a radiograph stay."""
-        return ViTImageProcessor.from_pretrained(self.folder("vision"), local_files_only=True)
+        folder = self.folder("vision")
+        require(folder, "preprocessor_config.json")
+        return ViTImageProcessor.from_pretrained(folder, local_files_only=True)
 
     @property
     def tied(self) -> bool:

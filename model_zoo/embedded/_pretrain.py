@@ -44,7 +44,7 @@ def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, reci
     for inputs in _batches(captioner, samples, talk, recipe):
         loss = loss_of(model, inputs)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()

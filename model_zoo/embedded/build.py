@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -177,8 +176,8 @@ def smolvlm_config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, sc
             "model_type": "llama",
             "vocab_size": len(tokenizer),
             "hidden_size": 96,
-            "intermediate_size": 256,
-            "num_hidden_layers": 3,
+            "intermediate_size": 192,
+            "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 24,
@@ -190,7 +189,7 @@ def smolvlm_config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, sc
         },
         vision_config={
             "hidden_size": 64,
-            "intermediate_size": 192,
+            "intermediate_size": 128,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "image_size": side,
@@ -329,6 +328,7 @@ def build(name: str, out: Path, steps: int | None, console: Console) -> None:
     start = time.perf_counter()
     loss = pretrain(captioner, captions("lay", recipe.pictures).load("train").samples, twin.talk, recipe)
     seconds = time.perf_counter() - start
+    captioner.model.to(torch.bfloat16)  # half the size in the wheel; a twin is loaded as float32
     twin.save(captioner, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     console.print(f"{name}: {count:,} parameters, {size / 1e6:.1f} MB, {seconds:.0f} s, last loss {loss:.3f}")
