@@ -1,6 +1,8 @@
 """The conf/ tree as the registry: everything composes and builds, everything wrong gets one clear line."""
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,8 +78,7 @@ def test_what_is_typed_replaces_the_axis_of_an_experiment():
 )
 def test_a_wrong_request_is_refused_in_one_line(overrides, words):
     with pytest.raises(RequestError) as caught:
-        cell = config.cells("run", overrides)[0]
-        config.build(cell, "dataset").load("test")
+        config.build(config.cells("run", overrides)[0], "dataset").load("test")
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -195,10 +196,10 @@ def test_help_helps(command, capsys):
 
 
 def test_help_loads_nothing_heavy():
-    import subprocess
-    import sys
-
-    code = "import sys; from harness.cli import main; main(['--help']); print([m for m in ('torch','hydra','pandas','rich') if m in sys.modules])"
+    heavy = ("torch", "hydra", "pandas", "rich", "numpy")
+    code = (
+        f"import sys; from harness.cli import main; main(['--help']); print([m for m in {heavy} if m in sys.modules])"
+    )
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

@@ -32,10 +32,10 @@ class Words:
     def score(self, pairs, references):
         self.seen += [(p.reference, p.candidate) for p in pairs]
         self.references.append(list(references))
-        return [
-            Score({}, "cannot be counted") if p.candidate == self.fails_on else Score({"count": len(p.candidate.split())})
-            for p in pairs
-        ]
+        return [self._score(pair.candidate) for pair in pairs]
+
+    def _score(self, text):
+        return Score({}, "cannot be counted") if text == self.fails_on else Score({"count": len(text.split())})
 
 
 def rows(*captions: str | None) -> list[dict]:

@@ -106,7 +106,9 @@ def test_what_is_saved_comes_back_and_gives_the_same_captions(model, lora, tmp_p
     assert captions(fresh) == fitted
 
 
-@pytest.mark.parametrize(("model", "lora"), [("visiongpt2", "targeted"), ("cnn_transformer", "targeted"), ("smolvlm", "full")])
+@pytest.mark.parametrize(
+    ("model", "lora"), [("visiongpt2", "targeted"), ("cnn_transformer", "targeted"), ("smolvlm", "full")]
+)
 def test_a_refusal_says_what_to_do_instead(model, lora):
     captioner, strategy = build(model, lora)
     with pytest.raises(Refused, match=r"refused.*use"):
