@@ -31,7 +31,7 @@ class BertScore:
     the rounding of float32 sums (about 1e-6).
     """
 
-    values = ("precision", "recall", "f1", "truncated")
+    values = ("truncated", "precision", "recall", "f1")
     needs = frozenset({"reference"})
     higher_is_better = True
 

@@ -45,7 +45,7 @@ class UmlsF1:
     pancreas" names a head. Its CUIs are UMLS's, its choice is ours: good for a demonstration, comparable with nothing.
     """
 
-    values = ("precision", "recall", "f1", "n_reference", "n_candidate")
+    values = ("n_reference", "n_candidate", "precision", "recall", "f1")
     needs = frozenset({"reference"})
     higher_is_better = True
 
