@@ -130,7 +130,7 @@ class BertScore:
         """`values`: precision, recall, f1 of the library, which repairs a 0/0 in the last one only."""
         if any(map(math.isnan, values)):
             return Score({}, "the idf weights of a text add up to 0: every reference has each of its tokens")
-        return Score(dict(zip(self.values, [*values, float(truncated)], strict=True)))
+        return Score(dict(zip(self.values, [float(truncated), *values], strict=True)))
 
     def _counts(self, text: Texts) -> list[int]:
         """Tokens of reference and candidate, without the special ones, before any cut."""

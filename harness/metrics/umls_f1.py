@@ -133,7 +133,7 @@ class UmlsF1:
             rates = [common / size if size else 0.0 for size in sizes]
         else:
             rates = [ruled] * 3
-        return Score(dict(zip(self.values, [*rates, float(len(reference)), float(len(candidate))], strict=True)))
+        return Score(dict(zip(self.values, [float(len(reference)), float(len(candidate)), *rates], strict=True)))
 
     @property
     def _types(self) -> frozenset[str]:
