@@ -15,12 +15,12 @@ from harness.metrics._packages import missing_package, version
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 VERSION = 1  # raise it with any change of this file that changes a value
 MAX_TOKENS = 512  # of a text, special tokens included; some tokenizers declare no limit and would cut nothing
-CHUNK = 16  # batches per call of the library, which keeps the vectors of a call in memory
+CHUNK = 16  # batches of pairs whose vectors are held in memory at once
 
 
 class BertScore:
@@ -28,7 +28,7 @@ class BertScore:
 
     `truncated` counts the sides (0, 1, 2) that were cut at 512 tokens. With idf "references" a value depends on all
     references of the split: whoever stores one keys it by their hash too. A pair scores the same in any company, up to
-    the rounding of float32 sums (about 1e-6).
+    the rounding of float32 (about 1e-6).
     """
 
     values = ("truncated", "precision", "recall", "f1")
@@ -141,19 +141,34 @@ class BertScore:
         return sum(count > room for count in counts)
 
     def _library(self, texts: list[Texts], weights: dict[int, float]) -> dict[Texts, list[float]]:
-        """Precision, recall and f1 per pair."""
-        from bert_score.utils import bert_cos_score_idf
+        """Precision, recall and f1 per pair: each distinct text is embedded once, each pair matched on its own.
 
-        if not texts:
-            return {}
-        references, candidates = ([preprocess(text[side], self.preprocess) for text in texts] for side in (0, 1))
-        values = bert_cos_score_idf(
-            self._model,
-            references,
-            candidates,
-            self._tokenizer,
-            weights,
-            batch_size=self.batch_size,
-            device=next(self._model.parameters()).device,
-        )
-        return dict(zip(texts, values.tolist(), strict=True))
+        The library matches padded batches and masks with 0. Where a token's best cosine is negative, the padding wins,
+        so that a value depends on the batch; one pair per call, as the ImageCLEF evaluators do it, needs no padding.
+        """
+        import torch
+        from bert_score.utils import greedy_cos_idf
+
+        pairs = {text: [preprocess(side, self.preprocess) for side in text] for text in texts}
+        vectors = self._embed({side for sides in pairs.values() for side in sides}, weights)
+        found = {}
+        for text, sides in pairs.items():
+            # Clones, because the library normalises in place.
+            inputs = [part.clone() for side in sides for part in vectors[side]]
+            found[text] = torch.cat(greedy_cos_idf(*inputs)).tolist()
+        return found
+
+    def _embed(self, sides: set[str], weights: dict[int, float]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """Vectors [1, tokens, width], mask [1, tokens] and weights [1, tokens] per text."""
+        from bert_score.utils import get_bert_embedding
+
+        device = next(self._model.parameters()).device
+        order = sorted(sides, key=lambda side: (len(side), side))
+        result = {}
+        for start in range(0, len(order), self.batch_size):
+            batch = order[start : start + self.batch_size]
+            parts = get_bert_embedding(batch, self._model, self._tokenizer, weights, device=device)
+            for row, (side, tokens) in enumerate(zip(batch, parts[1].sum(dim=1).tolist(), strict=True)):
+                vectors, mask, idf = (part[row : row + 1, :tokens] for part in parts)
+                result[side] = (vectors, mask, idf)
+        return result
