@@ -7,8 +7,6 @@ same images as its parts. `complete` says which images remain; the caller counts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
@@ -23,12 +21,6 @@ CHUNK = 2_000_000  # draws held in memory at once (16 MB)
 def complete(values: Array) -> NDArray[np.bool_]:
     """Rows of `values` [n, k] without NaN, as a mask [n]."""
     return np.asarray(~np.isnan(values).any(axis=1))
-
-
-def mean(values: Array) -> Array:
-    """Column means [k] over the complete rows of `values` [n, k]; NaN when there are none."""
-    kept = values[complete(values)]
-    return kept.mean(axis=0) if len(kept) else np.full(values.shape[1], np.nan)
 
 
 def bootstrap(values: Array, trials: int, seed: int) -> Array:
@@ -58,17 +50,6 @@ def interval(means: Array, level: float = 0.95) -> tuple[Array, Array]:
     tail = (1 - level) / 2
     low, high = np.quantile(means, [tail, 1 - tail], axis=0)
     return low, high
-
-
-def averages(columns: Mapping[str, Array], wanted: Mapping[str, Sequence[str]]) -> dict[str, Array]:
-    """`columns` and the averages of them, which may build on one another in the order given.
-
-    An average is linear in the columns' means: given resampled means, it yields the resampled averages.
-    """
-    result = dict(columns)
-    for name, parts in wanted.items():
-        result[name] = np.mean([result[part] for part in parts], axis=0)
-    return result
 
 
 def ranks(overall: Array, level: float = 0.95) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
