@@ -126,7 +126,7 @@ def test_averages_commute_with_resampling_and_are_blank_with_a_blank_part():
     ],
 )
 def test_official_board_averages(row):
-    """Rows 1, 2 and 8 of the ImageCLEFmedical Caption 2026 board: printed averages are means of means, to 4 decimals."""
+    """Rows 1, 2 and 8 of the ImageCLEFmedical Caption 2026 board: averages are means of means, to 4 decimals."""
     names = [
         "overall",
         "relevance",
