@@ -101,6 +101,11 @@ def is_runtime(hint: Any) -> bool:
     return get_origin(hint) is Annotated and RUNTIME in get_args(hint)[1:]
 
 
+def summary(node: Mapping[str, Any]) -> str:
+    """What a choice is, in the words of its class; its note where it has one, as protocols do."""
+    return str(node.get("note") or inspect.getdoc(_target(str(node["_target_"]), "_target_")) or "").split("\n")[0]
+
+
 def to_yaml(config: Mapping[str, Any]) -> str:
     """A resolved configuration as yaml."""
     return OmegaConf.to_yaml(OmegaConf.create(dict(config)))

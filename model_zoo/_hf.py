@@ -128,7 +128,7 @@ class HFCaptioner(ABC):
         """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
         parts = list(self.references.values())
         twin = all((TWINS / self.name / part.part).is_dir() for part in parts)
-        return "yes" if twin else "none", "; ".join(f"{part.hub}: {whereabouts(part)}" for part in parts)
+        return "yes" if twin else "none", "; ".join(f"{part.hub}: {whereabouts(part)}" for part in parts if part.hub)
 
     def skeleton(self) -> nn.Module:
         """The architecture on the meta device, without weights."""
