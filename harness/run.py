@@ -162,7 +162,7 @@ def _report_rejected(name: str, split: Split) -> None:
 
 def _say(outcome: cell.Outcome | Exception) -> str:
     if isinstance(outcome, Refused):
-        return f"refused ({outcome})"
+        return str(outcome)
     if isinstance(outcome, Exception):
         return f"failed ({cell.brief(outcome)})"
     return outcome.status if outcome.fresh else f"{outcome.status}, done before"
