@@ -14,7 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -27,16 +27,11 @@ from harness.registry import conf_dir, groups
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of a sweep: its overrides, the chosen file per group, and the whole resolved configuration."""
+    """One point of a sweep: what sets it apart, the chosen file per group, and the whole resolved configuration."""
 
-    overrides: tuple[str, ...]
+    label: str
     choices: Mapping[str, str]
     config: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        """The overrides as the user would type them, for messages."""
-        return " ".join(self.overrides) or "defaults"
 
 
 def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config_dir: str | None = None) -> list[Cell]:
@@ -54,15 +49,17 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         if not (multirun or base.hydra.mode == RunMode.MULTIRUN):
             _refuse_sweep(parsed)
             return [_cell(base, [_text(o) for o in fixed])]
+        constant = {_text(o) for o in fixed}
         typed = {o.key_or_group for o in parsed}
         axes = [f"{key}={value}" for key, value in params.items() if key not in typed]
         batches = BasicSweeper.split_arguments(_parse([*axes, *overrides]), max_batch_size=None)[0]
-        return [_cell(_compose(name, [*batch, *extra]), list(batch)) for batch in batches]
+        return [_cell(_compose(name, [*b, *extra]), [text for text in b if text not in constant]) for b in batches]
 
 
 def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
     """The values of one yaml of a group, such as the metric a protocol names. Raises RequestError."""
-    return dict(cells(f"{group}/{name}", [], config_dir=config_dir)[0].config[group])
+    override = f"{group}={name}" if group == "protocol" else f"+{group}={name}"
+    return dict(cells("score", [override], config_dir=config_dir)[0].config[group])
 
 
 def settings(cell: Cell, schema: type) -> Any:
@@ -84,7 +81,12 @@ def build_node(node: Any, key: str) -> Any:
     values = {str(k): v for k, v in node.items() if not str(k).startswith("_")}
     target = _target(str(node["_target_"]), key)
     check_values(target, values, key)
-    return instantiate(dict(node), _convert_="all")
+    try:
+        return instantiate(dict(node), _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, RequestError):  # the constructor's own check: its message is the clear one
+            raise error.__cause__ from None
+        raise
 
 
 def identity_values(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +99,11 @@ def identity_values(node: Mapping[str, Any]) -> dict[str, Any]:
 def is_runtime(hint: Any) -> bool:
     """Whether an annotation carries the RUNTIME mark."""
     return get_origin(hint) is Annotated and RUNTIME in get_args(hint)[1:]
+
+
+def summary(node: Mapping[str, Any]) -> str:
+    """What a choice is, in the words of its class; its note where it has one, as protocols do."""
+    return str(node.get("note") or inspect.getdoc(_target(str(node["_target_"]), "_target_")) or "").split("\n")[0]
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:
@@ -124,13 +131,18 @@ def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    for text in overrides:
-        if "=" not in text and not text.startswith("~"):
-            raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
+    return [_parse_one(parser, text) for text in overrides]
+
+
+def _parse_one(parser: OverridesParser, text: str) -> Override:
+    if "=" not in text and not text.startswith("~"):
+        raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
     try:
-        return parser.parse_overrides(list(overrides))
+        return parser.parse_overrides([text])[0]
     except HydraException as error:
-        raise RequestError(f"{_first_line(error)}; quote values with special characters: 'key=\"a, b\"'") from None
+        raise RequestError(
+            f"{text}: cannot be read ({_first_line(error)}); quote values with special characters: 'key=\"a, b\"'"
+        ) from None
 
 
 def _text(override: Override) -> str:
@@ -168,7 +180,7 @@ def _wrong_override(error: Exception, name: str) -> RequestError:
     return RequestError(f"{key}: no such key{_meant(key, known)}; `capbench run --cfg` prints all keys")
 
 
-def _cell(composed: DictConfig, overrides: list[str]) -> Cell:
+def _cell(composed: DictConfig, apart: list[str]) -> Cell:
     choices = {k: v for k, v in composed.hydra.runtime.choices.items() if v and not str(k).startswith("hydra")}
     plain = OmegaConf.masked_copy(composed, [str(k) for k in composed if k != "hydra"])
     absent = sorted(str(key) for key in OmegaConf.missing_keys(plain))
@@ -179,7 +191,7 @@ def _cell(composed: DictConfig, overrides: list[str]) -> Cell:
     except OmegaConfBaseException as error:
         raise RequestError(_first_line(error)) from None
     assert isinstance(config, dict)
-    return Cell(tuple(overrides), choices, {str(k): v for k, v in config.items()})
+    return Cell(" ".join(apart) or "the default cell", choices, {str(k): v for k, v in config.items()})
 
 
 def _flat(config: Any, key: str = "") -> list[str]:

@@ -36,7 +36,7 @@ class Fitted:
     samples: int
     steps: int
     captions_cut: int
-    final_loss: float
+    final_loss: float | None
 
 
 class _Queries(Dataset[Query]):
@@ -106,9 +106,7 @@ def fit(
     write_text(folder / "losses.csv", _losses_csv(losses))
     cut = sum(captioner.answer(q.sample.caption, options.max_caption_tokens).cut for q in queries)
     steps = trainer.state.global_step
-    return Fitted(
-        clock.seconds(), steps * options.batch_size, steps, cut, losses[-1]["loss"] if losses else float("nan")
-    )
+    return Fitted(clock.seconds(), steps * options.batch_size, steps, cut, losses[-1]["loss"] if losses else None)
 
 
 class _Trainer(Trainer):
@@ -212,6 +210,7 @@ def _arguments(
         seed=seed,
         save_steps=options.save_every,
         logging_steps=options.log_every,
+        logging_first_step=True,
         dataloader_num_workers=options.workers,
         use_cpu=device.type == "cpu",
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),

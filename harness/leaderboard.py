@@ -16,6 +16,7 @@ from harness.export import show, write_latex, write_markdown
 from harness.tables import (
     AVERAGES,
     LEADERBOARD_COLUMNS,
+    SEED,
     Run,
     add_averages,
     common_rows,
@@ -174,7 +175,7 @@ def _with_scores(
         return table
     composites = [name for name in AVERAGES if name in full[0].columns and table[name].notna().all()]
     stacked = np.concatenate([values[composites].to_numpy(float) for values in full], axis=1)
-    means = stats.bootstrap(stacked, trials=trials).reshape(trials, len(full), len(composites))
+    means = stats.bootstrap(stacked, trials, SEED).reshape(trials, len(full), len(composites))
     for index, name in enumerate(composites):
         table[f"{name}_ci_low"], table[f"{name}_ci_high"] = stats.interval(means[:, :, index])
     if "overall" in composites:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from harness import config
@@ -39,13 +41,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(kind: str, names: Sequence[str], config_dir: str | None) -> None:
     group = KINDS[kind]
-    table = Table(title=kind, title_justify="left")
-    for column in ("name", "class", *_facts_of.get(group, ())):
+    table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("name", "what", *_facts_of.get(group, ())):
         table.add_column(column, overflow="fold")
     for name in names:
         node = _node(group, name, config_dir)
-        table.add_row(name, str(node.get("_target_", "")), *_facts(group, name, node))
-    console.print(table)
+        table.add_row(name, escape(config.summary(node)), *map(escape, _facts(group, name, node)))
+    console.print(table, soft_wrap=False)
 
 
 _facts_of: dict[str, tuple[str, ...]] = {

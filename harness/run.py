@@ -15,7 +15,8 @@ from harness.arguments import parse
 from harness.contracts import Refused, RequestError, ScoreProtocol, Split
 from harness.leaderboard import finish
 from harness.progress import console, errors
-from harness.score import pick_device, score_runs
+from harness.score import columns, pick_device
+from harness.scoring import Scorable, score
 from harness.store import SHORT, digest, make_folder, read_manifest, write_text
 from harness.tables import Run
 
@@ -59,14 +60,15 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for one in cells:  # everything is built once before anything runs: a wrong value costs no time
         _parts(one, {})
-        config.build(one, "protocol")
-    results = make_folder(Path(cells[0].config["results"]))
+    settings: Settings = config.settings(cells[0], Settings)
+    protocol: ScoreProtocol = config.build(cells[0], "protocol")
+    made = columns(protocol, settings.metrics, arguments.config_dir)
+    results = make_folder(Path(settings.results))
     outcomes = _work(cells, results, sweep=arguments.multirun or len(cells) > 1)
     runs = [Run(o.folder, read_manifest(o.folder) or {}) for o in outcomes if isinstance(o, cell.Outcome)]
     if runs:
-        protocol: ScoreProtocol = config.build(cells[0], "protocol")
-        settings = config.settings(cells[0], Settings)
-        score_runs(runs, protocol, settings.metrics, settings.device, arguments.config_dir)
+        device = pick_device(settings.device, settings.threads)
+        score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
         row = runs[0].row
         finish(
             results, TRIALS, dataset=row["dataset"], split=row["split"], weights=row["weights"], protocol=protocol.name
@@ -160,7 +162,7 @@ def _report_rejected(name: str, split: Split) -> None:
 
 def _say(outcome: cell.Outcome | Exception) -> str:
     if isinstance(outcome, Refused):
-        return f"refused ({outcome})"
+        return str(outcome)
     if isinstance(outcome, Exception):
         return f"failed ({cell.brief(outcome)})"
     return outcome.status if outcome.fresh else f"{outcome.status}, done before"

@@ -57,17 +57,10 @@ def main(argv: Sequence[str]) -> int:
     runs = [run for run in find_runs(Path(settings.results)) if run.status != "failed"]
     if not runs:
         raise RequestError(f"results={settings.results}: no finished run to score; start with `capbench run`")
-    score_runs(runs, protocol, settings.metrics, device, arguments.config_dir)
+    made = columns(protocol, settings.metrics, arguments.config_dir)
+    score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
     finish(Path(settings.results), TRIALS, protocol=protocol.name)
     return 0
-
-
-def score_runs(
-    runs: Sequence[Run], protocol: ScoreProtocol, extra: Sequence[str], device: str, config_dir: str | None
-) -> dict[str, str]:
-    """Score some runs under a protocol; returns column -> why it is blank."""
-    made = columns(protocol, extra, config_dir)
-    return score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
 
 
 def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | None) -> list[Column]:

@@ -32,6 +32,7 @@ LEADERBOARD_COLUMNS = (
     "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes",
 )  # fmt: skip
 TEXT_COLUMNS = {"caption", "reference", "error", "id"}
+SEED = 12345  # of all resampling, as in sacrebleu: the same scores give the same intervals, everywhere
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -121,7 +122,7 @@ def add_averages(values: pd.DataFrame, averages: Mapping[str, Sequence[str]]) ->
 
 def common_rows(values: pd.DataFrame, present: Sequence[str]) -> np.ndarray:
     """One denominator for all columns of a table: the samples that have a value in every scored column."""
-    return values[list(present)].notna().all(axis=1).to_numpy()
+    return stats.complete(values[list(present)].to_numpy(float))
 
 
 def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
@@ -150,8 +151,8 @@ def _score_rows(run: Run, protocol: str, record: Mapping[str, Any], trials: int)
                 "protocol": protocol,
                 "metric": name,
                 "value": mean,
-                "ci_low": lows[name] if np.isfinite(mean) else np.nan,
-                "ci_high": highs[name] if np.isfinite(mean) else np.nan,
+                "ci_low": lows[name],
+                "ci_high": highs[name],
                 "n": int(used.sum()),
                 "n_failed": int((~used).sum()),
                 "higher_is_better": column.get("higher_is_better", True),
@@ -167,10 +168,10 @@ def _average_signature(name: str, record: Mapping[str, Any]) -> str:
 
 
 def _intervals(table: pd.DataFrame, trials: int) -> tuple[dict[str, float], dict[str, float]]:
-    if table.empty:
-        return dict.fromkeys(table.columns, np.nan), dict.fromkeys(table.columns, np.nan)
-    low, high = stats.interval(stats.bootstrap(table.to_numpy(float), trials=trials))
-    return dict(zip(table.columns, low, strict=True)), dict(zip(table.columns, high, strict=True))
+    scored = [name for name in table.columns if table[name].notna().all() and len(table)]
+    low, high = stats.interval(stats.bootstrap(table[scored].to_numpy(float), trials, SEED))
+    blank = dict.fromkeys(table.columns, np.nan)
+    return blank | dict(zip(scored, low, strict=True)), blank | dict(zip(scored, high, strict=True))
 
 
 # ---------------------------------------------------------------- writing

@@ -13,7 +13,7 @@ from re import fullmatch
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer
@@ -84,6 +84,16 @@ def _download(name: str, reference: Reference, patterns: tuple[str, ...]) -> Pat
         reason = str(error).strip().splitlines()[0]
         raise RequestError(f"{what}: {reason}; check the id and your access, or {advice}") from error
     return Path(folder)
+
+
+def whereabouts(reference: Reference) -> str:
+    """Where a published checkpoint is found on this machine, in words; nothing is downloaded."""
+    if Path(reference.hub).expanduser().exists():
+        return "local"
+    for name in ("config.json", "tokenizer.json"):
+        if isinstance(try_to_load_from_cache(reference.hub, name, revision=reference.revision), str):
+            return "in the cache"
+    return "not here, downloaded at first use"
 
 
 def files(path: Path, patterns: Iterable[str] = FILES) -> list[Path]:

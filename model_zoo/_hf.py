@@ -14,7 +14,7 @@ import torch
 from transformers import GenerationConfig
 
 from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
-from model_zoo._checkpoint import CONFIG, Reference, Weights, combined, digest, resolve
+from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, resolve, whereabouts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,6 +123,12 @@ class HFCaptioner(ABC):
         """Hex sha256 of the checkpoint's files."""
         parts = self.references.values()
         return combined([(r.part, digest(resolve(self.name, self.weights, r), r.files)) for r in parts])
+
+    def found(self) -> tuple[str, str]:
+        """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
+        parts = list(self.references.values())
+        twin = all((TWINS / self.name / part.part).is_dir() for part in parts)
+        return "yes" if twin else "none", "; ".join(f"{part.hub}: {whereabouts(part)}" for part in parts if part.hub)
 
     def skeleton(self) -> nn.Module:
         """The architecture on the meta device, without weights."""

@@ -49,7 +49,7 @@ class CNNTransformer(HFCaptioner):
     )
     tied = True
 
-    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
+    def __init__(
         self,
         name: str,
         kind: Kind,

@@ -40,7 +40,7 @@ def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subproc
 
 
 def command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "harness.cli", *arguments]
+    return [sys.executable, "-P", "-m", "harness.cli", *arguments]  # -P: like the script, without the folder it runs in
 
 
 def clean(**extra: str) -> dict[str, str]:

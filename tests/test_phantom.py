@@ -49,8 +49,8 @@ def painted(modality, region, finding, side, seed=0, size=96):
 # ---------------------------------------------------------------- reproducible
 
 
-# Made with numpy 2.3 and Pillow 13 on x86-64. Embedded checkpoints and committed tables rest on these pictures:
-# a change here means that both have to be made again.
+# Made with numpy 2.4 and Pillow 13 on x86-64, the same with AVX2 and AVX-512 switched off.
+# Embedded checkpoints and committed tables rest on these pictures: a change here means that both have to be made again.
 GOLDEN = [
     ("train", 0, 128, "783ce0ea2018ba61f00a9e47e3f68d6127d4c8d669845b06f1f17d43a016720f", "Normal PET of the head."),
     (
@@ -270,4 +270,4 @@ def test_articles(millimetres, start):
     factors = Factors("CT", "chest", "nodule", "left", "", millimetres, "T1")
     captions = [_phantom_text.write(factors, "radiology", np.random.default_rng(seed)) for seed in range(200)]
     assert any(caption.startswith(start) for caption in captions)
-    assert not any(re.search(r"\ba (8|11|[aeiou])|\ban [^aeiou8(11)]", caption.lower()) for caption in captions)
+    assert not any(re.search(r"\ba (8 |11 |[aeiou])|\ban (?!8 |11 |[aeiou])", caption.lower()) for caption in captions)

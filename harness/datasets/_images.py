@@ -93,7 +93,7 @@ def decode(stream: BinaryIO, suffix: str) -> Image.Image:
             middle_frame(image)
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"picture of {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(image)
     except UnidentifiedImageError:
         kinds = ", ".join((*FORMATS, "DICOM"))
         raise ImageError(f"not a picture, or a damaged one: expected {kinds}") from None
@@ -109,16 +109,17 @@ def middle_frame(image: Image.Image) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to 8-bit RGB.
+    """Any mode to 8-bit RGB, turned upright as its EXIF data say.
 
     More than 8 bit: scaled by the picture's own range, because 12-bit data in 16-bit files would be black otherwise.
     Transparency: laid on black, the ground of radiology, where white margins would look like tissue.
     """
+    tag, white = WHITE_IS_ZERO
+    inverted = getattr(image, "tag_v2", {}).get(tag) == white
+    image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         grey = to_uint8(values, *value_range(values))
-        tag, white = WHITE_IS_ZERO
-        inverted = getattr(image, "tag_v2", {}).get(tag) == white
         return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

@@ -13,7 +13,7 @@ from harness.datasets._phantom_canvas import Canvas, Spot
 from harness.datasets._phantom_plan import ARROWS, draw_factors, generator
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=1024)  # the default splits fit: 50 MB at 128 pixels
 def render(seed: int, split: str, index: int, size: int) -> Image.Image:
     """The picture as RGB, the same bytes each time. Cached, so a caller must copy before it changes anything."""
     factors = draw_factors(seed, split, index)

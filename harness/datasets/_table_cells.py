@@ -29,7 +29,10 @@ def find_column(asked: str | None, usual: str, columns: Sequence[str], option: s
     if found is None and asked is not None:
         near = difflib.get_close_matches(asked.casefold(), list(folded), n=1)
         hint = f"; did you mean {folded[near[0]]!r}?" if near else ""
-        raise RequestError(f"dataset.{option}={asked}: no such column, found {', '.join(columns) or 'none'}{hint}")
+        raise RequestError(
+            f"dataset.{option}={asked}: no such column, found {', '.join(columns) or 'none'}{hint}; "
+            f"name yours with dataset.{option}=NAME"
+        )
     return found
 
 

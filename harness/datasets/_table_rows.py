@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.contracts import ImageError, RequestError
 from harness.datasets._images import BytesImage
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -46,7 +49,7 @@ class ParquetImage:
     group: int
     offset: int
 
-    def load(self) -> Any:
+    def load(self) -> Image.Image:
         """The picture as 8-bit RGB. Raises ImageError."""
         return self._encoded().load()
 

