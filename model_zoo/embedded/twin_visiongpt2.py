@@ -43,9 +43,8 @@ def write(folder: Path) -> None:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
-    ViTModel(vision, add_pooling_layer=False).save_pretrained(folder / "vision")
+    _save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
-    GPT2LMHeadModel(text).save_pretrained(folder / "text")
 
 
 def open_folder(folder: Path) -> HFCaptioner:
@@ -56,9 +55,12 @@ def open_folder(folder: Path) -> HFCaptioner:
 
 def save(captioner: HFCaptioner, folder: Path) -> None:
     """Both parts, each with its configuration."""
-    model = captioner.model
-    if not isinstance(model, VisionGPT2Net):
-        raise TypeError(f"expected a VisionGPT2Net, got {type(model).__name__}")
+    if not isinstance(captioner.model, VisionGPT2Net):
+        raise TypeError(f"expected a VisionGPT2Net, got {type(captioner.model).__name__}")
+    _save(captioner.model, folder)
+
+
+def _save(model: VisionGPT2Net, folder: Path) -> None:
     model.vit.save_pretrained(folder / "vision")  # type: ignore[operator]
     model.gpt2.save_pretrained(folder / "text")
 
