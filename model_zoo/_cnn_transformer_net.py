@@ -12,7 +12,7 @@ from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 
-class DenseNetConfig(PretrainedConfig):  # type: ignore[misc]
+class DenseNetConfig(PretrainedConfig):
     """Sizes of a DenseNet; the defaults are DenseNet-121's."""
 
     model_type = "densenet"
@@ -41,7 +41,7 @@ class DenseNetConfig(PretrainedConfig):  # type: ignore[misc]
         return channels
 
 
-class DecoderConfig(PretrainedConfig):  # type: ignore[misc]
+class DecoderConfig(PretrainedConfig):
     """Sizes of encoder and decoder; the defaults give the published total of 48 million parameters."""
 
     model_type = "cnn_transformer"
@@ -130,7 +130,7 @@ def _transition(channels: int) -> nn.Sequential:
     )
 
 
-class CNNTransformerNet(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class CNNTransformerNet(PreTrainedModel, GenerationMixin):
     """Generates without a cache: two layers over at most 128 positions are quicker recomputed than kept."""
 
     config_class = DecoderConfig

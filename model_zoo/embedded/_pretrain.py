@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from rich.progress import track
 from torch.nn import functional
 
@@ -28,11 +29,19 @@ class Recipe:
     longest: int = 64
 
 
-Talk = Callable[[Sample, random.Random], tuple[str, str]]
-"""What is asked about a sample, and the answer."""
+@dataclass(frozen=True)
+class Lesson:
+    """What is asked about a sample and the answer; `blank` when it is learnt without looking."""
+
+    prompt: str
+    answer: str
+    blank: bool = False
 
 
-def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, recipe: Recipe) -> float:
+Teach = Callable[[Sample, random.Random], Lesson]
+
+
+def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], teach: Teach, recipe: Recipe) -> float:
     """Train all of `captioner.model` with AdamW and cosine decay; returns the mean loss of the last tenth."""
     model = captioner.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
@@ -41,7 +50,7 @@ def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, reci
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, decay], [warmup])
     losses = []
-    for inputs in _batches(captioner, samples, talk, recipe):
+    for inputs in _batches(captioner, samples, teach, recipe):
         loss = loss_of(model, inputs)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -62,22 +71,22 @@ def loss_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Te
 
 
 def _batches(
-    captioner: HFCaptioner, samples: Sequence[Sample], talk: Talk, recipe: Recipe
+    captioner: HFCaptioner, samples: Sequence[Sample], teach: Teach, recipe: Recipe
 ) -> Iterator[dict[str, torch.Tensor]]:
     rng = random.Random(recipe.seed)
     name = captioner.name
-    vision = [_look(captioner, sample) for sample in track(samples, f"{name}: drawing", transient=True)]
+    blank = captioner.encode([Image.new("RGB", (64, 64))], "").vision
+    vision = [
+        captioner.encode([sample.images[0].load()], "").vision
+        for sample in track(samples, f"{name}: drawing", transient=True)
+    ]
     asked: dict[str, list[int]] = {}
     for _ in track(range(recipe.steps), f"{name}: pre-training", transient=True):
         rows, captions = [], []
         for place in rng.sample(range(len(samples)), recipe.batch):
-            prompt, caption = talk(samples[place], rng)
-            if prompt not in asked:  # all pictures have as many image tokens, so the ids depend on the prompt alone
-                asked[prompt] = captioner.encode([samples[place].images[0].load()], prompt).ids
-            rows.append(Row(asked[prompt], vision[place]))
-            captions.append(caption)
+            lesson = teach(samples[place], rng)
+            if lesson.prompt not in asked:  # all pictures have as many image tokens: ids depend on the prompt alone
+                asked[lesson.prompt] = captioner.encode([samples[place].images[0].load()], lesson.prompt).ids
+            rows.append(Row(asked[lesson.prompt], blank if lesson.blank else vision[place]))
+            captions.append(lesson.answer)
         yield captioner.batch(rows, captions, recipe.longest)
-
-
-def _look(captioner: HFCaptioner, sample: Sample) -> dict[str, torch.Tensor]:
-    return captioner.encode([sample.images[0].load()], "").vision

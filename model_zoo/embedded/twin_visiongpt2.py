@@ -1,0 +1,66 @@
+"""VisionGPT2's twin: 0.7 million parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
+
+from model_zoo._hf import HFCaptioner
+from model_zoo._visiongpt2_net import VisionGPT2Net
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._twin import Twin
+from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
+from model_zoo.visiongpt2 import VisionGPT2
+
+
+def write(folder: Path) -> None:
+    """Three blocks of width 96; 64 pixels in patches of 8."""
+    side, positions = 64, 256
+    vocabulary = write_gpt2_tokenizer(folder / "text", positions)
+    end = vocabulary - 1
+    vision = ViTConfig(
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=256,
+        image_size=side,
+        patch_size=8,
+        initializer_range=0.05,
+    )
+    text = GPT2Config(
+        vocab_size=vocabulary,
+        n_positions=positions,
+        n_embd=96,
+        n_layer=3,
+        n_head=4,
+        n_inner=256,
+        bos_token_id=end,
+        eos_token_id=end,
+        add_cross_attention=True,
+        initializer_range=0.05,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    ViTModel(vision, add_pooling_layer=False).save_pretrained(folder / "vision")
+    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
+    GPT2LMHeadModel(text).save_pretrained(folder / "text")
+
+
+def open_folder(folder: Path) -> HFCaptioner:
+    """As the yaml does, but from any folder."""
+    parts = (str(folder / "vision"), None, str(folder / "text"), None)
+    return VisionGPT2("visiongpt2", "baseline", "hub", *parts, "float32", "sdpa", 0, [])
+
+
+def save(captioner: HFCaptioner, folder: Path) -> None:
+    """Both parts, each with its configuration."""
+    model = captioner.model
+    if not isinstance(model, VisionGPT2Net):
+        raise TypeError(f"expected a VisionGPT2Net, got {type(model).__name__}")
+    model.vit.save_pretrained(folder / "vision")  # type: ignore[operator]
+    model.gpt2.save_pretrained(folder / "text")
+
+
+TWIN = Twin(write, open_folder, save, describe_or_read, Recipe(pictures=12000, steps=5000, batch=16, rate=2e-3))
