@@ -47,7 +47,7 @@ class SmolVLM(HFCaptioner):
         (r"lm_head", "head"),
     )
 
-    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
+    def __init__(
         self,
         name: str,
         kind: Kind,

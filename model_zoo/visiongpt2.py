@@ -40,7 +40,7 @@ class VisionGPT2(HFCaptioner):
         (r"gpt2\.lm_head", "head"),
     )
 
-    def __init__(  # noqa: PLR0913 - the signature is the schema of the yaml
+    def __init__(
         self,
         name: str,
         kind: Kind,
