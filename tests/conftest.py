@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.contracts import Metric
+
 ROOT = Path(__file__).parent.parent
 SMALL = [
     "dataset.train=32",
@@ -56,3 +58,15 @@ def sweep(tmp_path_factory) -> Path:
     results = tmp_path_factory.mktemp("sweep")
     assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
     return results
+
+
+@pytest.fixture(scope="session")
+def metrics() -> dict[str, Metric]:
+    """Every metric that can run here, loaded once."""
+    from metric_data import NAMES, build
+
+    built = {name: build(name) for name in NAMES}
+    ready = {name: metric for name, metric in built.items() if metric.missing() is None}
+    for metric in ready.values():
+        metric.load("cpu")
+    return ready
