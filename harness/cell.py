@@ -89,8 +89,8 @@ def run(parts: Parts) -> Outcome:
         manifest = read_manifest(folder)
         if manifest is not None:
             same_identity(folder, manifest["identity"], run_key)
-            if manifest["status"] in ("ok", "partial"):
-                return Outcome(run_id, folder, manifest["status"], fresh=False)
+            if manifest["status"] == "ok":
+                return Outcome(run_id, folder, "ok", fresh=False)
         write_text(folder / "config.yaml", parts.config_yaml)
         try:
             status = _caption(parts, plan, folder, (fit_key, run_key), (train, test))
@@ -190,7 +190,7 @@ def _caption(
     meter = provenance.Meter(parts.device)
     journal = Journal(folder / "captions.jsonl")
     generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal)
-    rows = journal.rows()
+    rows = journal.latest()
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
         **_labels(parts, plan, fit_key, run_key),

@@ -13,11 +13,12 @@ from harness.store import Journal
 
 
 def generate(captioner: Captioner, queries: Sequence[Query], decoding: Decoding, journal: Journal) -> None:
-    """Caption every query that the journal lacks. A picture that cannot be read becomes a failed row with its reason.
+    """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
+    Failed rows are tried again by the next attempt; the last row of an id counts.
     A row's `seconds` is its share of its batch, so that the cost of a pass is known however often it was interrupted.
     """
-    done = {row["id"] for row in journal.rows()}
+    done = {row["id"] for row in journal.rows() if row["status"] == "ok"}
     todo = [query for query in queries if query.sample.id not in done]
     captioner.model.eval()
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance:

@@ -16,7 +16,7 @@ from harness.contracts import Refused, RequestError, ScoreProtocol, Split
 from harness.leaderboard import finish
 from harness.progress import console, errors
 from harness.score import columns, pick_device
-from harness.scoring import Scorable, score
+from harness.scoring import Column, Scorable, score
 from harness.store import SHORT, digest, make_folder, read_manifest, write_text
 from harness.tables import Run
 
@@ -34,6 +34,15 @@ class Settings:
     device: str
     threads: int | None
     metrics: list[str]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How the runs of one protocol are scored."""
+
+    protocol: ScoreProtocol
+    columns: Sequence[Column]
+    device: str
 
 
 class Once:
@@ -60,20 +69,38 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for one in cells:  # everything is built once before anything runs: a wrong value costs no time
         _parts(one, {})
-    settings: Settings = config.settings(cells[0], Settings)
-    protocol: ScoreProtocol = config.build(cells[0], "protocol")
-    made = columns(protocol, settings.metrics, arguments.config_dir)
-    results = make_folder(Path(settings.results))
+    scorings = [_scoring(one, arguments.config_dir) for one in _by_protocol(cells)]
+    results = make_folder(_one_results(cells))
     outcomes = _work(cells, results, sweep=arguments.multirun or len(cells) > 1)
-    runs = [Run(o.folder, read_manifest(o.folder) or {}) for o in outcomes if isinstance(o, cell.Outcome)]
-    if runs:
-        device = pick_device(settings.device, settings.threads)
-        score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
-        row = runs[0].row
-        finish(
-            results, TRIALS, dataset=row["dataset"], split=row["split"], weights=row["weights"], protocol=protocol.name
-        )
+    ended = [(one, o) for one, o in zip(cells, outcomes, strict=True) if isinstance(o, cell.Outcome)]
+    for scoring in scorings:
+        folders = [o.folder for one, o in ended if one.config["protocol"]["name"] == scoring.protocol.name]
+        runs = [Run(folder, read_manifest(folder) or {}) for folder in folders]
+        score([Scorable(run.folder, run.rows) for run in runs], scoring.columns, scoring.protocol, scoring.device)
+    if ended:
+        row = (read_manifest(ended[0][1].folder) or {})["row"]
+        wanted = {key: row[key] for key in ("dataset", "split", "weights")}
+        finish(results, TRIALS, **wanted, protocol=ended[0][0].config["protocol"]["name"])
     return _summary(cells, outcomes)
+
+
+def _by_protocol(cells: Sequence[config.Cell]) -> list[config.Cell]:
+    """The first cell of each protocol in a sweep."""
+    return list({one.config["protocol"]["name"]: one for one in reversed(cells)}.values())
+
+
+def _scoring(one: config.Cell, config_dir: str | None) -> Scoring:
+    settings: Settings = config.settings(one, Settings)
+    protocol: ScoreProtocol = config.build(one, "protocol")
+    made = columns(protocol, settings.metrics, config_dir)
+    return Scoring(protocol, made, pick_device(settings.device, settings.threads))
+
+
+def _one_results(cells: Sequence[config.Cell]) -> Path:
+    folders = sorted({str(one.config["results"]) for one in cells})
+    if len(folders) > 1:
+        raise RequestError(f"results={','.join(folders)}: expected one folder per command, its tables hold all cells")
+    return Path(folders[0])
 
 
 def _work(cells: Sequence[config.Cell], results: Path, *, sweep: bool) -> list[cell.Outcome | Exception]:

@@ -148,6 +148,10 @@ class Journal:
             rows.append(row)
         return rows
 
+    def latest(self) -> list[dict[str, Any]]:
+        """One row per `id`, the last one, in the order in which the ids first came. Raises Damaged."""
+        return list({row["id"]: row for row in self.rows()}.values())
+
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append rows and wait until they are on the disk."""
         self._drop_torn_line()

@@ -57,7 +57,7 @@ class Run:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The captions in the order of the split; empty for a run that failed."""
-        return Journal(self.folder / "captions.jsonl").rows() if self.status != "failed" else []
+        return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
 
     @cached_property
     def protocols(self) -> dict[str, Mapping[str, Any]]:

@@ -208,3 +208,15 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     board = pd.read_csv(results / "leaderboard.csv")
     assert board["rank"].isna().all()
     assert list(board["n"]) == [5]
+
+    assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 0  # the picture is back
+    run = tables.find_runs(results)[0]
+    assert run.status == "ok"
+    assert [row["id"] for row in run.rows] == [f"{index}.png" for index in range(6)]
+    assert len(Journal(run.folder / "captions.jsonl").rows()) == 7
+    assert list(pd.read_csv(results / "leaderboard.csv")["rank"]) == [1]
+
+
+def test_a_sweep_over_results_folders_is_refused(tmp_path, capsys):
+    assert main(["run", "-m", "lora=none", f"results={tmp_path / 'a'},{tmp_path / 'b'}", *SMALL]) == 2
+    assert "one folder per command" in capsys.readouterr().err
