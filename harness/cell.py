@@ -282,13 +282,8 @@ def _labels(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str
         "seed": parts.seed,
         "params_total": plan.params_total,
         "params_trained": plan.params_trained,
-        "params_trained_pct": 100 * plan.params_trained / (plan.params_total + _added(plan)),
+        "params_trained_pct": 100 * plan.params_trained / (plan.params_total + plan.params_added),
     }
-
-
-def _added(plan: Plan) -> int:
-    """Parameters that the strategy adds to the model: LoRA's own."""
-    return plan.params_trained if plan.adapted else 0
 
 
 def _counts(rows: Sequence[Mapping[str, Any]], test: Split) -> dict[str, int]:

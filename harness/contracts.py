@@ -232,12 +232,14 @@ class Plan:
     """A strategy resolved against one captioner: explicit module names, counts, options.
 
     adapted: modules that get LoRA; trained: modules trained in full; counts: trainable parameters per region;
-    schedule: (share of the steps, modules that train from then on), for progressive fine-tuning.
+    params_added: parameters that the strategy adds to the model (LoRA's own); schedule: (share of the steps, modules
+    that train from then on), for progressive fine-tuning.
     """
 
     strategy: str
     params_total: int
     counts: Mapping[str, int]
+    params_added: int = 0
     adapted: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
     schedule: tuple[tuple[float, tuple[str, ...]], ...] = ()

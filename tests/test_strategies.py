@@ -67,8 +67,11 @@ def test_a_plan_names_existing_modules_and_counts_what_trains(model, lora):
         return
     assert sum(p.numel() for p in trainable.values()) == plan.params_trained > 0
     if plan.adapted:
-        assert all("lora_" in name for name in trainable)
-        assert plan.params_total == sum(p.numel() for n, p in captioner.model.named_parameters() if "lora_" not in n)
+        assert all("lora_" in name or "modules_to_save" in name for name in trainable)
+        added = ("lora_", "modules_to_save")
+        frozen = [p for n, p in captioner.model.named_parameters() if not any(word in n for word in added)]
+        assert plan.params_total == sum(p.numel() for p in frozen)
+        assert plan.params_added == sum(p.numel() for n, p in trainable.items() if "lora_" in n)
 
 
 @pytest.mark.parametrize(("model", "lora"), CELLS)
@@ -119,6 +122,20 @@ def test_a_site_that_matches_nothing_is_an_error():
     captioner, strategy = build("smolvlm", "targeted", "lora.sites=[qkv,mm_projector]")
     with pytest.raises(RequestError, match="no site 'mm_projector'; it has qkv"):
         strategy.plan(captioner)
+
+
+def test_strategies_differ_in_what_they_train():
+    plans = {
+        lora: build("smolvlm", lora)[1].plan(build("smolvlm", lora)[0]) for lora in ("targeted", "extended", "hybrid")
+    }
+    targeted, extended, hybrid = plans.values()
+    assert set(targeted.adapted) < set(extended.adapted)
+    assert any(name.endswith("o_proj") for name in extended.adapted)
+    assert hybrid.adapted == targeted.adapted
+    assert set(hybrid.counts) == {*targeted.counts, "head", "embeddings"}
+    captioner, _, _ = planned("smolvlm", "hybrid")
+    whole = sum(p.numel() for n in hybrid.trained for p in captioner.model.get_submodule(n).parameters())
+    assert hybrid.params_trained == targeted.params_trained + whole
 
 
 def test_lora_counts_are_rank_times_in_plus_out():

@@ -17,30 +17,38 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from harness.contracts import CapBenchError, Captioner, Plan, Refused, RequestError
-from harness.lora._counts import matching, per_region, total
+from harness.lora._counts import below, matching, per_region, total
 
 WEIGHTS = "adapter_model.safetensors"
 
 
 class SiteLora:
-    """Low-rank adapters on the linear layers of the named sites; all else is frozen."""
+    """Low-rank adapters on the linear layers of the named sites; all else is frozen but the sites trained in full."""
 
     trains = True
 
     def __init__(
-        self, name: str, sites: list[str], rank: int, alpha: int, dropout: float, dora: bool, learning_rate: float
+        self,
+        name: str,
+        sites: list[str],
+        full_sites: list[str],
+        rank: int,
+        alpha: int,
+        dropout: float,
+        dora: bool,
+        learning_rate: float,
     ) -> None:
         if rank < 1:
             raise RequestError(f"lora.rank: expected 1 or more, got {rank}")
         if not 0 <= dropout < 1:
             raise RequestError(f"lora.dropout: expected 0 or more and less than 1, got {dropout}")
         self.name = name
-        self.sites = sites
+        self.sites, self.full_sites = sites, full_sites
         self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
         self.learning_rate = learning_rate
 
     def plan(self, captioner: Captioner) -> Plan:
-        """Modules of all sites, and r * (in + out) parameters each (DoRA: + out)."""
+        """Modules of all sites: r * (in + out) parameters each under LoRA (DoRA: + out), all of them where in full."""
         if not captioner.sites:
             raise Refused(
                 f"lora={self.name} on model={captioner.name}: refused, a baseline has no pre-trained "
@@ -48,22 +56,34 @@ class SiteLora:
             )
         model = captioner.skeleton()
         modules = dict(model.named_modules())
-        adapted: dict[str, None] = {}
-        for site in self.sites:
+        adapted = self._resolve(captioner, model, self.sites)
+        trained = self._resolve(captioner, model, self.full_sites)
+        lora = {name: self._size(name, modules[name]) for name in adapted}
+        full = {name: parameter.numel() for name, parameter in below(model, trained).items()}
+        return Plan(
+            self.name,
+            total(model),
+            per_region(captioner, lora | full),
+            params_added=sum(lora.values()),
+            adapted=adapted,
+            trained=trained,
+            options=self._options(),
+        )
+
+    def _resolve(self, captioner: Captioner, model: nn.Module, sites: list[str]) -> tuple[str, ...]:
+        found: dict[str, None] = {}
+        for site in sites:
             if site not in captioner.sites:
                 raise RequestError(
                     f"lora.sites: {captioner.name} has no site '{site}'; it has {', '.join(captioner.sites)}"
                 )
-            found = matching(model, captioner.sites[site].pattern, f"site '{site}' of {captioner.name}")
-            adapted |= dict.fromkeys(found)
-        sizes = {name: self._size(name, modules[name]) for name in adapted}
-        return Plan(
-            self.name, total(model), per_region(captioner, sizes), adapted=tuple(adapted), options=self._options()
-        )
+            names = matching(model, captioner.sites[site].pattern, f"site '{site}' of {captioner.name}")
+            found |= dict.fromkeys(names)
+        return tuple(found)
 
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Wrap the model with peft and check that exactly the planned modules and parameters train."""
-        model: nn.Module = peft.get_peft_model(captioner.model, self._config(plan))
+        model: nn.Module = peft.get_peft_model(captioner.model, self._config(plan, tied=_tied(captioner, plan)))
         wrapped = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if hasattr(m, "lora_A")}
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if wrapped != set(plan.adapted) or trainable != plan.params_trained:
@@ -79,7 +99,8 @@ class SiteLora:
         assert isinstance(model, peft.PeftModel)
         folder.mkdir(parents=True, exist_ok=True)
         state = peft.get_peft_model_state_dict(model)
-        save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, folder / WEIGHTS)
+        # copies: a tied weight is stored under both of its names
+        save_file({name: t.detach().cpu().contiguous().clone() for name, t in state.items()}, folder / WEIGHTS)
         model.peft_config["default"].save_pretrained(str(folder))
 
     def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
@@ -107,9 +128,21 @@ class SiteLora:
     def _options(self) -> Mapping[str, Any]:
         return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
 
-    def _config(self, plan: Plan) -> peft.LoraConfig:
+    def _config(self, plan: Plan, *, tied: bool) -> peft.LoraConfig:
         # one regular expression of the exact names: peft compares a string with re.fullmatch, a list by endings
         exact = "|".join(re.escape(name) for name in plan.adapted)
         return peft.LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_dora=self.dora, target_modules=exact
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            use_dora=self.dora,
+            target_modules=exact,
+            modules_to_save=list(plan.trained) or None,
+            ensure_weight_tying=tied,  # else head and embeddings become two copies that drift apart
         )
+
+
+def _tied(captioner: Captioner, plan: Plan) -> bool:
+    """Whether modules trained in full share a weight. peft may be asked to keep it shared only where it is."""
+    weights = [captioner.model.get_submodule(name).weight for name in plan.trained]
+    return len({id(weight) for weight in weights}) < len(weights)
