@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness import config
 from harness.contracts import Example
 from model_zoo._hf import HFCaptioner
 from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised
@@ -143,3 +144,20 @@ def test_a_tied_head_counts_as_embeddings(tmp_path: Path) -> None:
     tied = make("smolvlm", weights="hub", hub=str(tmp_path))
     assert tied.region("lm_head") == "embeddings"
     assert sum(parameter.numel() for parameter in tied.skeleton().parameters()) == 507_482_304 - 49280 * 960
+
+
+@pytest.mark.parametrize(
+    ("lora", "millions", "percent"),
+    [
+        ("targeted", 8.80, 1.704),
+        ("extended", 11.549_696, 2.225),
+        ("hybrid", 103.4, 20.03),
+        ("paper", 46.198_784, 8.3439),
+    ],
+)
+def test_trainable_parameters_of_the_real_size(real: HFCaptioner, lora: str, millions: float, percent: float) -> None:
+    """Against counts by arithmetic on the published configuration; 8.34 % is also what the study prints."""
+    plan = config.build(config.cells("run", [f"lora={lora}"])[0], "lora").plan(real)
+    assert plan.params_trained / 1e6 == pytest.approx(millions, abs=0.05)
+    share = 100 * plan.params_trained / (plan.params_total + plan.params_added)
+    assert share == pytest.approx(percent, abs=0.006)

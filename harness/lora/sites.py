@@ -132,10 +132,10 @@ class SiteLora:
         # one regular expression of the exact names: peft compares a string with re.fullmatch, a list by endings
         exact = "|".join(re.escape(name) for name in plan.adapted)
         return peft.LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,
-            lora_dropout=self.dropout,
-            use_dora=self.dora,
+            r=plan.options["rank"],
+            lora_alpha=plan.options["alpha"],
+            lora_dropout=plan.options["dropout"],
+            use_dora=plan.options["dora"],
             target_modules=exact,
             modules_to_save=list(plan.trained) or None,
             ensure_weight_tying=tied,  # else head and embeddings become two copies that drift apart
