@@ -138,6 +138,14 @@ def test_strategies_differ_in_what_they_train():
     assert hybrid.params_trained == targeted.params_trained + whole
 
 
+def test_dora_adds_one_magnitude_per_output(tmp_path):
+    captioner, strategy, plan = planned("smolvlm", "targeted", "lora.dora=true")
+    plain = build("smolvlm", "targeted")[1].plan(captioner)
+    modules = dict(captioner.skeleton().named_modules())
+    assert plan.params_trained - plain.params_trained == sum(modules[name].out_features for name in plan.adapted)
+    assert fit(captioner, strategy, plan, queries(), training(max_steps=1), 0, tmp_path).steps == 1
+
+
 def test_lora_counts_are_rank_times_in_plus_out():
     captioner, strategy = build("smolvlm", "targeted")
     plan = strategy.plan(captioner)
