@@ -36,7 +36,7 @@ from harness.lora.sites import SiteLora
 class EarlyLayers(SiteLora):
     """LoRA on the first language layers only."""
     def __init__(self, name: str, layers: int, rank: int, learning_rate: float):
-        super().__init__(name, ["qkv"], rank, 2 * rank, 0.0, False, learning_rate)
+        super().__init__(name, ["qkv"], [], rank, 2 * rank, 0.0, False, learning_rate)
         self.layers = layers
     def plan(self, captioner):
         import dataclasses
@@ -44,7 +44,7 @@ class EarlyLayers(SiteLora):
         kept = tuple(n for n in plan.adapted if any(f".layers.{i}." in n for i in range(self.layers)))
         share = len(kept) / len(plan.adapted)
         counts = {region: round(count * share) for region, count in plan.counts.items()}
-        return dataclasses.replace(plan, adapted=kept, counts=counts)
+        return dataclasses.replace(plan, adapted=kept, counts=counts, params_added=sum(counts.values()))
 ''',
     "brevity": """
 from harness.contracts import Score
