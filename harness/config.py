@@ -56,6 +56,21 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         return [_cell(_compose(name, [*b, *extra]), [text for text in b if text not in constant]) for b in batches]
 
 
+def options(name: str, overrides: Sequence[str], schema: type) -> Any:
+    """Values of a command that has no groups, `conf/<name>.yaml`, checked against a dataclass. Raises RequestError.
+
+    hydra would take `dataset=NAME` for a choice of the group of that name.
+    """
+    values = {str(k): v for k, v in OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml")).items()}  # type: ignore[union-attr]
+    for text in overrides:
+        key, found, _ = text.partition("=")
+        if not found or key not in values:
+            raise RequestError(f"{text}: expected KEY=VALUE with one of {', '.join(values)}{_meant(key, values)}")
+        values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([text]))[key]  # type: ignore[index,call-overload]
+    check_values(schema, values, "")
+    return schema(**values)
+
+
 def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
     """The values of one yaml of a group, such as the metric a protocol names. Raises RequestError."""
     override = f"{group}={name}" if group == "protocol" else f"+{group}={name}"

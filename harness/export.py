@@ -26,6 +26,7 @@ HIDDEN = (
     "peak_memory_bytes",
     *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")),
 )
+COSTS = ("captions_per_s", "params_trained_pct", "seeds", "n")
 RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
 
 
@@ -61,6 +62,8 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
 
 def show(board: Board, path: Path, others: Sequence[str]) -> None:
     """Print the board, its note, why columns are blank, and where the files are."""
+    text = readable(board.table, brief=True)
+    left_out = _narrow(text, console.width)
     table = Table(
         title=board.group.title,
         caption=board.note or None,
@@ -69,17 +72,33 @@ def show(board: Board, path: Path, others: Sequence[str]) -> None:
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    text = readable(board.table, brief=True)
-    for name in text.columns:
+    for name in text.columns.difference(left_out, sort=False):
         table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right")
-    for row in text.itertuples(index=False):
+    for row in text.drop(columns=left_out).itertuples(index=False):
         table.add_row(*(escape(cell) for cell in row))
     console.print(table, soft_wrap=False)
+    if left_out:
+        console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only", markup=False)
     for name, reason in board.blank.items():
         console.print(f"{name} is blank: {reason}", markup=False)
     for title in others:
         console.print(f"another table: {title}", markup=False)
     console.print(f"leaderboard: {path} (.md, .tex beside it); {RANK_HELP}", markup=False)
+
+
+def _narrow(text: pd.DataFrame, width: int) -> list[str]:
+    """The columns to leave out so that the others fit side by side: cost first, then metrics; never the overall."""
+    widths = {name: 2 + max([len(name), *map(len, text[name])]) for name in text.columns}
+    keep = ("rank", "model", "strategy", "overall")
+    metrics = [name for name in text.columns if name not in (*COSTS, *AVERAGES, *keep)]
+    left_out: list[str] = []
+    for name in [*COSTS, *metrics, *AVERAGES]:
+        if sum(widths.values()) <= width:
+            break
+        if name in widths and name not in keep:
+            left_out.append(name)
+            del widths[name]
+    return left_out
 
 
 def write_markdown(board: Board, path: Path) -> None:

@@ -251,8 +251,7 @@ def main(argv: Sequence[str]) -> int:
     from harness.arguments import parse
 
     arguments = parse("leaderboard", argv)
-    one = config.cells("leaderboard", arguments.overrides)[0]
-    settings: Settings = config.settings(one, Settings)
+    settings: Settings = config.options("leaderboard", arguments.overrides, Settings)
     results = Path(settings.results)
     if not (results / "runs").is_dir():
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")

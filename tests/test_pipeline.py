@@ -129,6 +129,37 @@ def test_two_datasets_never_share_a_table(sweep, tmp_path, capsys):
     assert len(list(copy.glob("leaderboard-*.csv"))) == 2
 
 
+@pytest.mark.parametrize("wanted", ["dataset=phantom", "split=test", "weights=embedded", "protocol=embedded"])
+def test_a_leaderboard_is_chosen_by_what_it_is_about(sweep, wanted, capsys):
+    assert main(["leaderboard", f"results={sweep}", wanted]) == 0
+    assert "dataset phantom, split test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["dataset=rocov2"], ["rocov2", "there is", "dataset phantom"]),
+        (["datset=phantom"], ["datset", "did you mean 'dataset'"]),
+        (["trials=many"], ["trials", "expected int", "'many'"]),
+    ],
+)
+def test_a_leaderboard_that_is_not_there_is_refused_in_one_line(sweep, arguments, words, capsys):
+    assert main(["leaderboard", f"results={sweep}", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+
+
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(sweep, capsys, monkeypatch):
+    monkeypatch.setattr("harness.progress.console.width", 80)
+    assert main(["leaderboard", f"results={sweep}"]) == 0
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert "cnn_transformer" in text
+    assert "are in the files only" in text
+
+
 def test_a_refusal_is_listed_and_a_single_one_ends_with_2(tmp_path, capsys):
     assert main(["run", "model=visiongpt2", "lora=targeted", f"results={tmp_path}", *SMALL]) == 2
     error = capsys.readouterr().err
