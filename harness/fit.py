@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +88,7 @@ def fit(
     checkpoints = folder / "checkpoints"
     last = _last_whole(checkpoints)
     clock = _Clock(read_json(last / COMPLETE)["seconds"] if last else 0.0)
+    progress = _Bar(captioner.name)
     arguments = _arguments(options, strategy.learning_rate, seed, checkpoints, next(model.parameters()).device)
     trainer = _Trainer(
         model=model,
@@ -94,12 +96,12 @@ def fit(
         train_dataset=_Queries(queries),
         data_collator=lambda batch: captioner.collate(examples(batch), options.max_caption_tokens),
         compute_loss_func=caption_loss,
-        callbacks=[_Unfreeze(strategy, plan), _Complete(clock), _Bar(captioner.name)],
+        callbacks=[_Unfreeze(strategy, plan), _Complete(clock), progress],
     )
     trainer.write = partial(strategy.save, plan=plan)
     trainer.read = partial(strategy.load, plan=plan)
     trainer.remove_callback(PrinterCallback)
-    with _quiet():
+    with _quiet(), progress.stack:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     strategy.save(model, plan, folder / "adapter")
     losses = [row for row in trainer.state.log_history if "loss" in row]
@@ -163,22 +165,19 @@ class _Complete(TrainerCallback):
 
 
 class _Bar(TrainerCallback):
+    """A progress bar that is taken down however the training ends: only one can be on a terminal."""
+
     def __init__(self, name: str) -> None:
         self.name = name
+        self.stack = ExitStack()
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.context = bar(f"fit {self.name}", state.max_steps, state.global_step)
-        self.advance = self.context.__enter__()
+        self.advance = self.stack.enter_context(bar(f"fit {self.name}", state.max_steps, state.global_step))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.advance(1)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.context.__exit__(None, None, None)
 
 
 class _quiet:  # noqa: N801 (a context manager used like a function)

@@ -243,3 +243,23 @@ def test_a_training_split_without_samples_is_refused(tmp_path):
     captioner, strategy, plan = planned("smolvlm", "targeted")
     with pytest.raises(RequestError, match="no usable sample"):
         fit(captioner, strategy, plan, [], training(), 0, tmp_path)
+
+
+def test_a_fit_that_breaks_leaves_the_terminal_free_for_the_next_bar(tmp_path, monkeypatch):
+    """rich allows one live display: a bar left behind by an error would fail every later cell of a sweep."""
+    from rich.console import Console
+
+    from harness import progress
+
+    monkeypatch.setattr(progress, "errors", Console(force_terminal=True, file=(tmp_path / "terminal").open("w")))
+    captioner, strategy, plan = planned("smolvlm", "targeted")
+
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(captioner, "collate", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(captioner, strategy, plan, queries(), training(), 0, tmp_path)
+    with progress.bar("next", 1) as advance:
+        advance(1)
+    assert "next" in (tmp_path / "terminal").read_text()
