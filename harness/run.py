@@ -129,7 +129,7 @@ def _attempt(one: config.Cell, datasets: dict[str, Once], results: Path, *, swee
         if isinstance(error, RequestError) and not sweep:
             raise
         _keep_error(one, early, error)
-        return error
+        return _without_frames(error)
     finally:
         gc.collect()  # a captioner holds its model in reference cycles; the next cell needs the memory now
     _forget(early)
@@ -145,6 +145,15 @@ def _keep_error(one: config.Cell, early: Path, error: Exception) -> None:
         row = {"run_id": early.name.rpartition("-")[2], "error": cell.brief(error), "model": one.choices.get("model")}
         row |= {"strategy": one.choices.get("lora"), "finished_at": provenance.now()}
         cell.record_failure(early, {"config": dict(one.config)}, row, {"command": provenance.command()})
+
+
+def _without_frames(error: Exception) -> Exception:
+    """The error without its tracebacks, which are in the log: their frames would keep the cell's model in memory."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _forget(early: Path) -> None:

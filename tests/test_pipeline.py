@@ -278,3 +278,28 @@ def test_a_run_that_breaks_is_listed_unranked_and_ends_well_when_repeated(tmp_pa
     assert "done before" in capsys.readouterr().out
     assert pd.read_csv(tmp_path / "leaderboard.csv")["rank"].notna().all()
     assert set(pd.read_csv(tmp_path / "runs.csv")["status"]) == {"ok"}
+
+
+def test_a_failed_cell_does_not_keep_its_model_in_memory():
+    import weakref
+
+    from harness.run import _without_frames
+
+    class Model:
+        pass
+
+    def work():
+        model = Model()
+        alive.append(weakref.ref(model))
+        try:
+            raise ValueError("inner")
+        except ValueError as error:
+            raise RuntimeError("outer") from error
+
+    alive: list = []
+    try:
+        work()
+    except RuntimeError as error:
+        kept = _without_frames(error)
+    assert str(kept) == "outer"
+    assert alive[0]() is None

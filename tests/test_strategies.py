@@ -259,8 +259,9 @@ def test_a_fit_that_breaks_gives_the_terminal_back(tmp_path, monkeypatch):
         raise RuntimeError("broken")
 
     monkeypatch.setattr(captioner, "collate", broken)
-    with pytest.raises(RuntimeError, match="broken"):
+    with pytest.raises(RuntimeError, match="broken") as caught:  # keeps the frames alive, as a debugger would
         fit(captioner, strategy, plan, queries(), training(), 0, tmp_path)
-    terminal.close()
+    terminal.flush()
     text = (tmp_path / "terminal").read_text()
+    assert caught.tb is not None
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "cursor hidden once, shown once"
