@@ -51,6 +51,8 @@ class HFCaptioner(ABC):
     regions: ClassVar[tuple[tuple[str, Region], ...]] = ()
     """(pattern over the start of a parameter's name, region); the first match counts."""
     schedule: tuple[Stage, ...] = ()
+    unreached: tuple[str, ...] = ()
+    """Modules whose output is not used. LoRA may adapt them, as published counts do, but they get no gradient."""
     model: nn.Module
 
     def __init__(
