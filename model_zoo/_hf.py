@@ -51,8 +51,6 @@ class HFCaptioner(ABC):
     regions: ClassVar[tuple[tuple[str, Region], ...]] = ()
     """(pattern over the start of a parameter's name, region); the first match counts."""
     schedule: tuple[Stage, ...] = ()
-    unreached: tuple[str, ...] = ()
-    """Modules whose output is not used. LoRA may adapt them, as published counts do, but they get no gradient."""
     model: nn.Module
 
     def __init__(
@@ -106,6 +104,11 @@ class HFCaptioner(ABC):
     @abstractmethod
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Prompt ids with image tokens, and vision tensors whose first axis may be concatenated over rows."""
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Modules whose output is not used. LoRA may adapt them, as published counts do, but they get no gradient."""
+        return ()
 
     def longest_answer(self) -> int | None:
         """How many answer ids the model has positions for; None where nothing but memory sets a limit."""

@@ -70,7 +70,8 @@ def train_tokenizer(special: list[str], vocabulary: int = VOCABULARY, words: Seq
     words: of the model's own prompt, with a larger vocabulary, so that a long system text stays short.
     """
     asked = [question.format(modality=modality) for question in QUESTIONS for modality in PLAN]
-    texts = [TERMS, *asked, "User:", "Assistant:", *words] * 20  # so that a prompt is short
+    texts = [TERMS, *asked, "User:", "Assistant:"] * 20  # so that a prompt is short
+    texts += [*words] * 5000
     styles: tuple[Style, ...] = ("lay", "radiology")
     for style in styles:
         texts += [sample.caption for sample in phantoms(style, 3000).load("train").samples]
