@@ -105,6 +105,11 @@ class HFCaptioner(ABC):
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Prompt ids with image tokens, and vision tensors whose first axis may be concatenated over rows."""
 
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Modules whose output is not used. LoRA may adapt them, as published counts do, but they get no gradient."""
+        return ()
+
     def longest_answer(self) -> int | None:
         """How many answer ids the model has positions for; None where nothing but memory sets a limit."""
         return None

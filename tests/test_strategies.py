@@ -86,7 +86,10 @@ def test_one_step_has_a_finite_loss_and_gradients_where_planned(model, lora):
     loss.backward()
     assert math.isfinite(loss.item())
     silent = [n for n, p in attached.named_parameters() if p.requires_grad and p.grad is None]
-    assert silent == []
+    # Counted as published, though the model drops their output: nothing else may stay without a gradient.
+    unreached = [n for n in silent if any(f".{module}." in f".{n}" for module in captioner.unreached)]
+    assert silent == unreached
+    assert bool(unreached) == any(name.startswith(tuple(captioner.unreached)) for name in plan.adapted)
 
 
 @pytest.mark.parametrize(("model", "lora"), CELLS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
@@ -63,10 +64,14 @@ def terms(sample: Sample, rng: random.Random) -> str:
     return "; ".join(listed)
 
 
-def train_tokenizer(special: list[str]) -> Tokenizer:
-    """Byte-level BPE, as GPT-2's, on captions of both styles; `special` gets the first ids."""
+def train_tokenizer(special: list[str], vocabulary: int = VOCABULARY, words: Sequence[str] = ()) -> Tokenizer:
+    """Byte-level BPE, as GPT-2's, on captions of both styles; `special` gets the first ids.
+
+    words: of the model's own prompt, with a larger vocabulary, so that a long system text stays short.
+    """
     asked = [question.format(modality=modality) for question in QUESTIONS for modality in PLAN]
     texts = [TERMS, *asked, "User:", "Assistant:"] * 20  # so that a prompt is short
+    texts += [*words] * 5000
     styles: tuple[Style, ...] = ("lay", "radiology")
     for style in styles:
         texts += [sample.caption for sample in phantoms(style, 3000).load("train").samples]
@@ -75,7 +80,7 @@ def train_tokenizer(special: list[str]) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

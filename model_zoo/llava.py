@@ -1,0 +1,212 @@
+"""LLaVA: a CLIP vision tower, a two-layer projector and a Llama or Mistral language model. 1.6 looks at tiles, too."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from transformers import (
+    CLIPImageProcessor,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaNextImageProcessor,
+    LlavaNextProcessor,
+    LlavaProcessor,
+)
+
+from harness.contracts import RUNTIME, RequestError, Site
+from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
+from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+
+if TYPE_CHECKING:
+    from torch import nn
+
+IMAGE = "<image>"
+LANGUAGE = r"model\.language_model\.layers\.\d+"
+VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
+
+
+class LlavaFamily(HFCaptioner):
+    """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
+
+    template: the prompt, with {images} (an image token and a line break each) and {question}.
+    """
+
+    config_class: ClassVar[Any]
+    model_class: ClassVar[Any]
+    processor_class: ClassVar[Any]
+    sites: Mapping[str, Site] = {
+        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
+        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
+        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
+        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
+        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
+        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
+        "connector": Site(r"model\.multi_modal_projector\.linear_[12]", "connector"),
+        "head": Site(r"lm_head", "head"),
+        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
+    }
+    regions = (
+        (r"model\.vision_tower", "vision"),
+        (r"model\.(multi_modal_projector|image_newline)", "connector"),
+        (r"model\.language_model\.embed_tokens", "embeddings"),
+        (r"model\.language_model", "language"),
+        (r"lm_head", "head"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Attention, RUNTIME],
+        template: str,
+    ) -> None:
+        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        self.template = template
+
+    @abstractmethod
+    def image_processor(self) -> Any:
+        """The slow image processor of the checkpoint: the fast one needs torchvision and gives other pixels."""
+
+    @cached_property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        return read_config(self.config_folder(), self.config_class)
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """CLIP's layers behind the one that is read (-2: the last one), and its last norm."""
+        layers = self.config.vision_config.num_hidden_layers
+        read = range(layers + 1)[self.config.vision_feature_layer]  # 0 is the embedding
+        vision = "model.vision_tower.vision_model"
+        return (*(f"{vision}.encoder.layers.{layer}" for layer in range(read, layers)), f"{vision}.post_layernorm")
+
+    @cached_property
+    def processor(self) -> Any:
+        """Image processor and tokenizer; how many image tokens a picture takes is said by the model's configuration."""
+        require(self.folder(), "preprocessor_config.json")
+        return self.processor_class(
+            self.image_processor(),
+            self.tokenizer,
+            patch_size=self.config.vision_config.patch_size,
+            vision_feature_select_strategy=self.config.vision_feature_select_strategy,
+            num_additional_image_tokens=1,  # CLIP's class token; without it, one image token too few
+        )
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer. Some files do not list the image token as special: no question may spell it."""
+        tokenizer = read_tokenizer(self.folder())
+        tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_additional_special_tokens=False)
+        found, expected = tokenizer.convert_tokens_to_ids(IMAGE), self.config.image_token_id
+        if found != expected:
+            raise RequestError(
+                f"{self.folder()}: expected the token {IMAGE} with the id {expected} of config.json, "
+                f"the tokenizer gives {found}; get a checkpoint whose files belong together"
+            )
+        return tokenizer
+
+    @property
+    def tied(self) -> bool:
+        """Untied in all published checkpoints."""
+        return bool(self.config.text_config.tie_word_embeddings)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The end of a text, </s>."""
+        return (self.tokenizer.eos_token_id,)
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's padding id: 32001, added to Llama's vocabulary."""
+        return int(self.tokenizer.pad_token_id)
+
+    def architecture(self) -> nn.Module:
+        """The model as config.json describes it."""
+        model: nn.Module = self.model_class(self.config)
+        return model
+
+    def read(self) -> nn.Module:
+        """The model with its weights."""
+        model = read_model(self.model_class, self.folder(), self.config, self.dtype, self.attention)
+        forgetful: nn.Module = without_generation_defaults(model)
+        return forgetful
+
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """Prompt ids with the image tokens of each picture, and what the image processor makes of the pictures."""
+        batch = self.processor(
+            text=[self.template.format(images=f"{IMAGE}\n" * len(images), question=prompt)],
+            images=list(images),
+            # A picture of 3 rows would be taken for one of 3 channels.
+            images_kwargs={"input_data_format": "channels_last"},
+            return_tensors="pt",
+        )
+        vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "image_sizes") if key in batch}
+        return Row(batch["input_ids"][0].tolist(), vision)
+
+
+class Llava(LlavaFamily):
+    """LlavaForConditionalGeneration (1.5): pixel_values (pictures, 3, height, width).
+
+    square: what is done to a picture that is not square. "pad" adds borders of the mean colour, "crop" cuts the ends.
+    """
+
+    config_class = LlavaConfig
+    model_class = LlavaForConditionalGeneration
+    processor_class = LlavaProcessor
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Attention, RUNTIME],
+        template: str,
+        square: Literal["crop", "pad"],
+    ) -> None:
+        super().__init__(name, kind, weights, hub, revision, dtype, attention, template)
+        self.square = square
+
+    def image_processor(self) -> Any:
+        """CLIP's: shortest edge to the size of the tower, then the centre of that size."""
+        return CLIPImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """As the family does, with square pictures."""
+        if self.square == "pad":
+            mean = self.processor.image_processor.image_mean
+            images = [padded(image, tuple(int(255 * part) for part in mean)) for image in images]
+        return super().encode(images, prompt)
+
+
+class LlavaNext(LlavaFamily):
+    """LlavaNextForConditionalGeneration (1.6): pixel_values (pictures, tiles, 3, height, width) and image_sizes."""
+
+    config_class = LlavaNextConfig
+    model_class = LlavaNextForConditionalGeneration
+    processor_class = LlavaNextProcessor
+
+    def image_processor(self) -> Any:
+        """The whole picture, and tiles of the grid of `image_grid_pinpoints` that fits best."""
+        return LlavaNextImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+
+
+def padded(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:
+    """The picture in the middle of a square (expand2square of haotian-liu/LLaVA)."""
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
