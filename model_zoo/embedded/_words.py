@@ -63,10 +63,13 @@ def terms(sample: Sample, rng: random.Random) -> str:
     return "; ".join(listed)
 
 
-def train_tokenizer(special: list[str]) -> Tokenizer:
-    """Byte-level BPE, as GPT-2's, on captions of both styles; `special` gets the first ids."""
+def train_tokenizer(special: list[str], spoken: tuple[str, ...] = ()) -> Tokenizer:
+    """Byte-level BPE, as GPT-2's, on captions of both styles; `special` gets the first ids.
+
+    spoken: other words of a chat template.
+    """
     asked = [question.format(modality=modality) for question in QUESTIONS for modality in PLAN]
-    texts = [TERMS, *asked, "User:", "Assistant:"] * 20  # so that a prompt is short
+    texts = [TERMS, *asked, "User:", "Assistant:", *spoken] * 20  # so that a prompt is short
     styles: tuple[Style, ...] = ("lay", "radiology")
     for style in styles:
         texts += [sample.caption for sample in phantoms(style, 3000).load("train").samples]
