@@ -25,8 +25,16 @@ CHAT_TEMPLATE = (
 )
 """That of Qwen2-VL-2B-Instruct, less the videos."""
 SPOKEN = ("system", "\n", "You are a helpful assistant.", "user", "assistant")
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>")
-SPECIAL += ("<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
 # Larger than the real 14: a phantom of 128 pixels has 8x8 patches, and so 16 image tokens, within the yaml's limits.
 PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
