@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
 
-from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._words import train_tokenizer
 
 CHAT_TEMPLATE = (
@@ -38,7 +37,6 @@ SPECIAL = (
 # Larger than the real 14: a phantom of 128 pixels has 8x8 patches, and so 16 image tokens, within the yaml's limits.
 PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
-RECIPE = Recipe(pictures=6000, steps=3500, batch=16, rate=2e-3)
 
 
 def write_processors(folder: Path) -> PreTrainedTokenizerFast:

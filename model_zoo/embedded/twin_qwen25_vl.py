@@ -7,22 +7,23 @@ from pathlib import Path
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from model_zoo._hf import HFCaptioner
-from model_zoo.embedded._qwen import MERGE, PATCHES, RECIPE, marks, text_config, write_processors
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
 from model_zoo.embedded._twin import Twin, save_whole
 from model_zoo.embedded._words import describe_or_list
 from model_zoo.qwen_vl import Qwen25VL
 
 
 def write(folder: Path) -> None:
-    """The proportions of the real one: blocks that see windows of 2x2 image tokens, and some that see everything."""
+    """The proportions of the real one: a block that sees windows of 2x2 image tokens, and two that see everything."""
     tokenizer = write_processors(folder)
     text = text_config(tokenizer)
     vision = {
         **PATCHES,
         "spatial_merge_size": MERGE,
         "window_size": 2 * MERGE * PATCHES["patch_size"],
-        "fullatt_block_indexes": [1, 3],
-        "depth": 4,
+        "fullatt_block_indexes": [0, 2],
+        "depth": 3,
         "hidden_size": 64,
         "intermediate_size": 96,
         "out_hidden_size": text["hidden_size"],
@@ -39,4 +40,4 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Qwen25VL("qwen25_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
 
 
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE)
+TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=5000, steps=2300, batch=16, rate=2e-3))

@@ -7,7 +7,8 @@ from pathlib import Path
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from model_zoo._hf import HFCaptioner
-from model_zoo.embedded._qwen import MERGE, PATCHES, RECIPE, marks, text_config, write_processors
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
 from model_zoo.embedded._twin import Twin, save_whole
 from model_zoo.embedded._words import describe_or_list
 from model_zoo.qwen_vl import Qwen2VL
@@ -36,4 +37,4 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Qwen2VL("qwen2_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
 
 
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE)
+TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=6000, steps=3500, batch=16, rate=2e-3))
