@@ -6,7 +6,9 @@ from pathlib import Path
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from model_zoo._checkpoint import TWINS
 from model_zoo._hf import HFCaptioner
+from model_zoo.embedded import twin_qwen2_vl
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
 from model_zoo.embedded._twin import Twin, save_whole
@@ -40,4 +42,15 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Qwen25VL("qwen25_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
 
 
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=5000, steps=2300, batch=16, rate=2e-3))
+def begin(captioner: HFCaptioner) -> None:
+    """Start from Qwen2-VL's twin wherever name and shape agree: it has the same words, and few steps are enough."""
+    earlier = twin_qwen2_vl.open_folder(TWINS / "qwen2_vl")
+    earlier.load("cpu")
+    state = captioner.model.state_dict()
+    known = earlier.model.state_dict().items()
+    state.update({name: tensor for name, tensor in known if name in state and tensor.shape == state[name].shape})
+    captioner.model.load_state_dict(state)
+
+
+RECIPE = Recipe(pictures=4000, steps=1300, batch=16, rate=1.5e-3, seed=1)
+TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE, begin)
