@@ -15,6 +15,7 @@ from transformers import Qwen2VLImageProcessor
 
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
+from model_zoo.embedded import twin_qwen25_vl
 from model_zoo.qwen_vl import Qwen2VL, widened
 from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised, twin_copy
 
@@ -234,3 +235,18 @@ def test_the_other_generation_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(REAL["qwen25_vl"]))
     with pytest.raises(RequestError, match="architecture 'qwen2_vl', got 'qwen2_5_vl'"):
         make("qwen2_vl", weights="hub", hub=str(tmp_path)).skeleton()
+
+
+def test_the_later_twin_begins_with_what_the_earlier_one_knows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    twin_qwen25_vl.TWIN.write(tmp_path)
+    fresh, earlier = twin_qwen25_vl.open_folder(tmp_path), make("qwen2_vl")
+    assert fresh.tokenizer.get_vocab() == earlier.tokenizer.get_vocab()
+    fresh.load("cpu")
+    earlier.load("cpu")
+    twin_qwen25_vl.begin(fresh)
+    known = earlier.model.state_dict()
+    taken = {name for name, tensor in fresh.model.state_dict().items() if torch.equal(tensor, known.get(name, -tensor))}
+    assert {name for name in known if name.startswith("model.language_model")} <= taken
+    assert "model.visual.blocks.0.attn.qkv.weight" in taken
+    assert "model.visual.blocks.0.mlp.gate_proj.weight" not in taken
