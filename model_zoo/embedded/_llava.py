@@ -44,7 +44,7 @@ def write_16(folder: Path, text: str, vocabulary: int = 600, words: tuple[str, .
 def write_tokenizer(folder: Path, vocabulary: int = 600, words: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
     """Like Llama's: starts a prompt with <s>, puts a blank before each text and takes it off again."""
     special = ["<unk>", "<s>", "</s>", "<image>", "<pad>"]
-    trained = train_tokenizer(special, vocabulary, words)
+    trained = train_tokenizer(special, words, times=5000, vocabulary=vocabulary)
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trained.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     trained.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])

@@ -64,14 +64,17 @@ def terms(sample: Sample, rng: random.Random) -> str:
     return "; ".join(listed)
 
 
-def train_tokenizer(special: list[str], vocabulary: int = VOCABULARY, words: Sequence[str] = ()) -> Tokenizer:
+def train_tokenizer(
+    special: list[str], spoken: Sequence[str] = (), times: int = 20, vocabulary: int = VOCABULARY
+) -> Tokenizer:
     """Byte-level BPE, as GPT-2's, on captions of both styles; `special` gets the first ids.
 
-    words: of the model's own prompt, with a larger vocabulary, so that a long system text stays short.
+    spoken: words of the model's own chat template, read so many times; often, with a larger vocabulary, a long system
+    text stays short.
     """
     asked = [question.format(modality=modality) for question in QUESTIONS for modality in PLAN]
     texts = [TERMS, *asked, "User:", "Assistant:"] * 20  # so that a prompt is short
-    texts += [*words] * 5000
+    texts += [*spoken] * times
     styles: tuple[Style, ...] = ("lay", "radiology")
     for style in styles:
         texts += [sample.caption for sample in phantoms(style, 3000).load("train").samples]

@@ -1,0 +1,181 @@
+"""Qwen2-VL and Qwen2.5-VL: a vision tower for any picture size, a merger of 2x2 patches and a Qwen2 language model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from PIL import Image
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+)
+
+from harness.contracts import RUNTIME, RequestError, Site
+from model_zoo._checkpoint import Reference, Weights, read_config, read_json, read_model, read_tokenizer, require
+from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LANGUAGE = r"model\.language_model\.layers\.\d+"
+VISION = r"model\.visual\.blocks\.\d+"
+THINNEST = 200  # the image processor refuses a picture whose longer side is more than so many times the shorter one
+
+
+class QwenVL(HFCaptioner):
+    """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
+
+    min_pixels, max_pixels: a picture is resized to an area between the two; (patch * merge)^2 pixels are one token.
+    A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.
+    """
+
+    config_class: ClassVar[Any]
+    model_class: ClassVar[Any]
+    sites: Mapping[str, Site] = {
+        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
+        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
+        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
+        "v_qkv": Site(rf"{VISION}\.attn\.qkv", "vision"),
+        "v_o": Site(rf"{VISION}\.attn\.proj", "vision"),
+        "v_mlp": Site(rf"{VISION}\.mlp\.(fc[12]|(gate|up|down)_proj)", "vision"),
+        "connector": Site(r"model\.visual\.merger\.mlp\.[02]", "connector"),
+        "head": Site(r"lm_head", "embeddings"),  # tied in both checkpoints
+        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
+    }
+    regions = (
+        (r"model\.visual\.merger", "connector"),
+        (r"model\.visual", "vision"),
+        (r"model\.language_model\.embed_tokens", "embeddings"),
+        (r"model\.language_model", "language"),
+        (r"lm_head", "head"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Attention, RUNTIME],
+        min_pixels: int,
+        max_pixels: int,
+    ) -> None:
+        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        if not 0 < min_pixels <= max_pixels:
+            raise RequestError(f"{name}: expected 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
+        self.min_pixels = min_pixels
+        self.max_pixels = max_pixels
+
+    @cached_property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        config = read_config(self.config_folder(), self.config_class)
+        # Both levels are asked for it; a disagreement would leave a random head.
+        config.text_config.tie_word_embeddings = config.tie_word_embeddings
+        return config
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """The slow image processor, which needs no torchvision."""
+        folder = self.folder()
+        require(folder, "preprocessor_config.json")
+        return Qwen2VLImageProcessor.from_pretrained(folder, local_files_only=True)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer, with the chat template for pictures."""
+        folder = self.folder()
+        tokenizer = read_tokenizer(folder)
+        older = folder / "chat_template.json"  # beside older checkpoints; only a processor would read it
+        if older.is_file():
+            tokenizer.chat_template = read_json(older)["chat_template"]
+        return tokenizer
+
+    @property
+    def tied(self) -> bool:
+        """Tied in both checkpoints."""
+        return bool(self.config.tie_word_embeddings)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The end of a turn, as in the chat template, and the end of a text."""
+        return tuple(self.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
+
+    @property
+    def pad_id(self) -> int:
+        """The end of a text."""
+        return self.stops[1]
+
+    def architecture(self) -> nn.Module:
+        """The model as config.json describes it."""
+        model: nn.Module = self.model_class(self.config)
+        return model
+
+    def read(self) -> nn.Module:
+        """The model with its weights."""
+        model = read_model(self.model_class, self.folder(), self.config, self.dtype, self.attention)
+        forgetful: nn.Module = without_generation_defaults(model)
+        return forgetful
+
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """Chat-template ids, pixel_values (patches, patch values) of all pictures and image_grid_thw (pictures, 3)."""
+        vision = self.image_processor(
+            [widened(image) for image in images],
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            # A picture of 3 rows would be taken for one of 3 channels.
+            input_data_format="channels_last",
+            return_tensors="pt",
+        )
+        tokens = (vision["image_grid_thw"].prod(1) // self.image_processor.merge_size**2).tolist()
+        keys = ("pixel_values", "image_grid_thw")
+        return Row(self._expanded(self._chat(len(images), prompt), tokens), {key: vision[key] for key in keys})
+
+    def _chat(self, images: int, prompt: str) -> list[int]:
+        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
+        messages = [{"role": "user", "content": content}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _expanded(self, ids: list[int], tokens: list[int]) -> list[int]:
+        """The ids with each picture's one mark repeated for all its tokens."""
+        mark, counts = self.config.image_token_id, iter(tokens)
+        if ids.count(mark) != len(tokens):
+            raise RequestError(
+                f"{self.name}: expected a chat template with one image token ({mark}) per picture, "
+                f"got {ids.count(mark)} for {len(tokens)}; use the checkpoint's own chat_template and tokenizer"
+            )
+        return [token for i in ids for token in ([i] * next(counts) if i == mark else [i])]
+
+
+class Qwen2VL(QwenVL):
+    """Qwen2VLForConditionalGeneration, as Qwen/Qwen2-VL-2B-Instruct stores it."""
+
+    config_class = Qwen2VLConfig
+    model_class = Qwen2VLForConditionalGeneration
+
+
+class Qwen25VL(QwenVL):
+    """Qwen2_5_VLForConditionalGeneration, as Qwen/Qwen2.5-VL-3B-Instruct stores it: most vision blocks see windows."""
+
+    config_class = Qwen2_5_VLConfig
+    model_class = Qwen2_5_VLForConditionalGeneration
+
+
+def widened(image: Image.Image) -> Image.Image:
+    """The picture, centred between black bars when it is too thin for the image processor."""
+    least = math.ceil(max(image.size) / THINNEST)
+    if min(image.size) >= least:
+        return image
+    width, height = (max(side, least) for side in image.size)
+    wide = Image.new("RGB", (width, height))
+    wide.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return wide
