@@ -192,6 +192,10 @@ def _wrong_override(error: Exception, name: str) -> RequestError:
     if not key:
         return RequestError(" ".join(lines[:2]))
     known = [*groups(), *_flat(OmegaConf.to_container(compose(name)))]
+    if key in known:  # of the default choice, but not of one that was asked for
+        return RequestError(
+            f"{key}: not every choice of '{key.partition('.')[0]}' in this request has this key; set it apart"
+        )
     return RequestError(f"{key}: no such key{_meant(key, known)}; `capbench run --cfg` prints all keys")
 
 

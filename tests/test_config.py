@@ -74,6 +74,7 @@ def test_what_is_typed_replaces_the_axis_of_an_experiment():
         (["smolvlm"], ["smolvlm", "KEY=VALUE"]),
         (["seed=[1"], ["seed=[1: cannot be read"]),
         (["dataset=table"], ["dataset.path"]),
+        (["lora=none", "lora.rank=4"], ["lora.rank", "not every choice of 'lora'"]),
     ],
 )
 def test_a_wrong_request_is_refused_in_one_line(overrides, words):

@@ -1,11 +1,14 @@
 """The README does not drift: what it names exists."""
 
 import re
+import shlex
 
 from conftest import ROOT
 
+from harness import config
 from harness.cli import COMMANDS
 from harness.registry import groups
+from harness.run import GROUPS
 
 README = (ROOT / "README.md").read_text()
 
@@ -23,6 +26,19 @@ def test_every_command_and_make_target_exists():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"make (\w+)", README):
         assert f"\n{target}:" in makefile or target == "The", target
+
+
+def test_every_run_command_composes():
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")
+    commands = [shlex.split(line, comments=True) for line in blocks.splitlines() if "capbench run" in line]
+    commands = [words for words in commands if "--config-dir" not in words]  # a folder of the reader's own
+    assert len(commands) >= 3
+    for words in commands:
+        overrides = words[words.index("run") + 1 :]
+        cells = config.cells("run", [w for w in overrides if w != "-m"], multirun="-m" in overrides)
+        for cell in cells:
+            for group in GROUPS:
+                config.build(cell, group)
 
 
 def test_every_model_strategy_and_dataset_is_listed():
