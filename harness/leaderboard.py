@@ -127,7 +127,8 @@ def _board(group: Group, runs: Sequence[Run], trials: int) -> Board:
     for run in runs:
         variants.setdefault(run.manifest["variant"], []).append(run)
     labels = _labels({key: members[0] for key, members in variants.items()})
-    complete = {k: [r for r in m if r.status == "ok"] for k, m in variants.items()}
+    scored = {k: [r for r in m if group.protocol in r.protocols] for k, m in variants.items()}
+    complete = {k: [r for r in m if r.status == "ok"] for k, m in scored.items()}
     ranked = {key: _seed_mean(members, group.protocol) for key, members in complete.items() if members}
     record = next(run.protocols[group.protocol] for run in runs if group.protocol in run.protocols)
     rows = [_ranked_row(key, complete[key], labels[key]) for key in ranked]
@@ -136,7 +137,8 @@ def _board(group: Group, runs: Sequence[Run], trials: int) -> Board:
         table = _with_scores(table, list(ranked.values()), record, trials)
     others = [_unranked_row(run, labels[key], group) for key, m in variants.items() if not complete[key] for run in m]
     table = pd.concat([t for t in (table, pd.DataFrame(others)) if not t.empty], ignore_index=True)
-    extra = [c for c in record["columns"] if c not in LEADERBOARD_COLUMNS]
+    known = [name for run in runs for name in run.protocols.get(group.protocol, {}).get("columns", {})]
+    extra = [name for name in dict.fromkeys(known) if name not in LEADERBOARD_COLUMNS]
     table = table.reindex(columns=[*LEADERBOARD_COLUMNS, *extra])
     table = table.sort_values(["rank", "model", "strategy", "prompt", "modality"], kind="stable", ignore_index=True)
     newest = max(str(run.row.get("finished_at") or "") for run in runs)
@@ -164,7 +166,10 @@ def _with_scores(
     table: pd.DataFrame, systems: Sequence[pd.DataFrame], record: Mapping[str, Any], trials: int
 ) -> pd.DataFrame:
     """Means over the samples that all ranked rows have, intervals and rank intervals from one joint bootstrap."""
-    present = [name for name, column in record["columns"].items() if "file" in column]
+    names = list(dict.fromkeys(name for values in systems for name in values.columns))
+    systems = [values.reindex(columns=names) for values in systems]  # a further metric may be there for some rows only
+    own = record["protocol"]["columns"]
+    present = [name for name in own if all(values[name].notna().any() for values in systems)]
     used = np.logical_and.reduce([common_rows(values, present) for values in systems])
     averages = record["protocol"]["averages"]
     full = [add_averages(values[used], averages) for values in systems]

@@ -182,6 +182,28 @@ def test_options_that_differ_name_their_rows(tmp_path):
     assert sorted(board["strategy"]) == ["targeted[lora.rank=2]", "targeted[lora.rank=4]"]
 
 
+def test_a_run_that_is_not_scored_yet_is_listed_unranked(sweep, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    shutil.rmtree(sorted((copy / "runs").iterdir())[0] / "scores")
+    assert main(["leaderboard", f"results={copy}"]) == 0
+    board = pd.read_csv(copy / "leaderboard.csv")
+    assert list(board["rank"].isna()).count(True) == 1
+    assert len(board) == len(pd.read_csv(sweep / "leaderboard.csv"))
+    assert main(["score", f"results={copy}"]) == 0
+    assert (copy / "leaderboard.csv").read_bytes() == (sweep / "leaderboard.csv").read_bytes()
+
+
+def test_a_further_metric_of_some_runs_changes_no_other_column(sweep, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(sweep, copy)
+    arguments = ["model=smolvlm", "lora=none", "metrics=[rouge1]", f"results={copy}", *SMALL]
+    assert main(["run", *arguments]) == 0
+    board, before = pd.read_csv(copy / "leaderboard.csv"), pd.read_csv(sweep / "leaderboard.csv")
+    pd.testing.assert_frame_equal(board[before.columns], before)
+    assert list(board["rouge1"].notna()).count(True) == 1
+
+
 def test_a_corrupt_manifest_fails_its_run_only(sweep, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(sweep, copy)
