@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
     "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
     "leaderboard": ("harness.leaderboard", "rebuild all tables"),
+    "params": ("harness.params", "what each strategy trains in the real architectures, beside the published counts"),
     "list": ("harness.listing", "models, strategies, metrics, datasets, prompts, protocols and what is found of them"),
 }
 
@@ -61,6 +62,17 @@ LEADERBOARD_HELP = """\
 usage: capbench leaderboard [results=FOLDER] [dataset=NAME] [split=NAME] [weights=NAME] [protocol=NAME] [trials=N]
 
 Rebuilds runs.csv, scores.csv, samples.csv and leaderboard.csv, .md, .tex from the files of the runs.
+"""
+
+PARAMS_HELP = """\
+usage: capbench params [--config-dir DIR] [out=FILE] [KEY=VALUE ...]
+
+Total and trained parameters of every model and strategy at the real sizes, counted without weights, beside the
+published values. out=FILE writes a csv file with all columns.
+
+  model={models}
+  lora={strategies}
+Options of a strategy need it named: lora=targeted lora.rank=8
 """
 
 LIST_HELP = """\
@@ -121,6 +133,8 @@ def _command_help(command: str) -> str:
         return RUN_HELP.format(groups=f"\nChoices (one yaml each, see conf/):\n{lines}")
     if command == "score":
         return SCORE_HELP.format(protocols=", ".join(found["protocol"]), metrics=", ".join(found["metric"]))
+    if command == "params":
+        return PARAMS_HELP.format(models=",".join(found["model"]), strategies=",".join(found["lora"]))
     return LEADERBOARD_HELP if command == "leaderboard" else LIST_HELP
 
 

@@ -250,6 +250,11 @@ class Plan:
         """Trainable parameters over all regions, tied weights counted once."""
         return sum(self.counts.values())
 
+    @property
+    def params_trained_pct(self) -> float:
+        """Percent of the model's parameters and those that the strategy adds, as published counts have it."""
+        return 100 * self.params_trained / (self.params_total + self.params_added)
+
 
 class Strategy(Protocol):
     """How a captioner is adapted."""
