@@ -275,6 +275,9 @@ class Strategy(Protocol):
     def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """Put saved weights into an attached model and prove that they arrived. Raises CapBenchError."""
 
+    def merge(self, model: nn.Module) -> None:
+        """Fold what was added into the captioner's own weights, in place. Raises Refused where that loses precision."""
+
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """Called when the fit enters a new stage of the plan's schedule, with the share of the steps done (0 to 1)."""
 

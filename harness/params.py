@@ -67,11 +67,12 @@ def counted(overrides: Sequence[str], variants: Mapping[str, Sequence[str]], con
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
-def published() -> pd.DataFrame:
+def published() -> dict[str, dict[str, Any]]:
     """The published rows with what is known of each, by the row's name (doi 10.3390/bioengineering12121330)."""
     folder = resources.files("harness") / "published"
     lora, models, notes = (pd.read_csv(str(folder / f"{name}.csv")) for name in ("lora", "models", "lora_notes"))
-    return notes.merge(lora, on="model").merge(models, on="model").set_index("row")
+    rows = notes.merge(lora, on="model").merge(models, on="model").to_dict("records")
+    return {row["row"]: {str(key): value for key, value in row.items()} for row in rows}
 
 
 def _cells(
@@ -97,7 +98,7 @@ def _path(config_dir: str | None) -> Path | None:
     return Path(config_dir) if config_dir else None
 
 
-def _row(name: str, captioner: Captioner, cell: config.Cell, reference: pd.DataFrame) -> dict[str, Any]:
+def _row(name: str, captioner: Captioner, cell: config.Cell, reference: Mapping[str, Any]) -> dict[str, Any]:
     strategy = config.build(cell, "lora")
     row: dict[str, Any] = {"model": name, "class": captioner.kind, "strategy": strategy.name}
     try:
@@ -120,11 +121,11 @@ def _counts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _compared(name: str, captioner: Captioner, plan: Plan, reference: pd.DataFrame) -> dict[str, Any]:
+def _compared(name: str, captioner: Captioner, plan: Plan, reference: Mapping[str, Any]) -> dict[str, Any]:
     """The published row stands beside the strategy it was printed for."""
-    if name not in reference.index or plan.strategy != ("full" if captioner.kind == "baseline" else "paper"):
+    if name not in reference or plan.strategy != ("full" if captioner.kind == "baseline" else "paper"):
         return {}
-    row = reference.loc[name]
+    row = reference[name]
     return {
         "published_total": row["params_approx"],
         "published_trained": row["params_trained"],
