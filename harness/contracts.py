@@ -6,7 +6,7 @@ Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as argumen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -303,7 +303,11 @@ class Score:
 
 
 class Metric(Protocol):
-    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them."""
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them.
+
+    `needs` says what of a pair it looks at beside the candidate: "reference", "image", and "corpus" where a value
+    depends on the references of the whole split.
+    """
 
     name: str
     values: tuple[str, ...]
@@ -316,8 +320,9 @@ class Metric(Protocol):
     def signature(self) -> str:
         """Name, version, options and checkpoint digest in one line: what a value depends on besides its texts."""
 
-    def load(self, device: str) -> None:
-        """Read checkpoints."""
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Read checkpoints. `features` outlives the command: what was computed from one text or picture, by the hex
+        digest of that content and of all that it depends on."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
