@@ -22,37 +22,41 @@ T = TypeVar("T")
 
 
 class Cache:
-    """`scores` and `features` of one results folder. Raises nothing for a damaged file: it starts anew and says so."""
+    """`scores` and `features` of one results folder. Raises nothing for a damaged file: it starts anew and says so.
+
+    The file is opened at the first use, so that a command that needs nothing of it leaves it as it is.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
-        folder.mkdir(parents=True, exist_ok=True)
-        self._open()
+        self._connection: sqlite3.Connection | None = None
         self.scores = Table(self, "scores")
         self.features = Table(self, "features")
+
+    def close(self) -> None:
+        """Give the file up; a later use opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
         """The result of some work on the file, or `otherwise` when the file is damaged."""
         try:
-            return work(self._connection)
+            return work(self._open())
         except sqlite3.OperationalError:
             raise  # busy or full: the file itself is whole
         except sqlite3.DatabaseError as error:
             self._set_aside(error)
             return otherwise
 
-    def _open(self) -> None:
-        try:
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = _connect(self.path)
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            self._set_aside(error)
+        return self._connection
 
     def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.close()
+        self.close()
         number = 1
         while (aside := self.path.with_suffix(f".damaged-{number}")).exists():
             number += 1
@@ -62,7 +66,6 @@ class Cache:
         errors.print(
             f"{self.path}: damaged ({error}); moved to {aside.name}, what it held is computed again", markup=False
         )
-        self._connection = _connect(self.path)
 
 
 class Table(MutableMapping[str, bytes]):

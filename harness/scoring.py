@@ -77,8 +77,8 @@ def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results:
     Several protocols may share a metric: it runs once. A metric that fails leaves its columns blank and stops no other.
     """
     ended = Scoring({}, {})
-    cache = Cache(results / "cache")
     entries: dict[str, list[dict[str, Any]] | str] = {}
+    cache = Cache(results / "cache")
     for column in (column for plan in plans for column in plan.columns):
         reason = column.metric.missing()
         key = reason or column.metric.signature()
@@ -87,6 +87,7 @@ def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results:
         found = entries[key]
         if isinstance(found, str):
             ended.blank[column.name] = found
+    cache.close()
     for plan in plans:
         for place, run in enumerate(runs):
             _write_record(run, plan, [_entry(column, entries, place) for column in plan.columns])

@@ -46,7 +46,7 @@ def test_a_damaged_file_is_set_aside_with_a_warning(damage, tmp_path, capsys):
     cache = Cache(tmp_path)
     cache.scores.write({f"{number:064x}": b"x" * 500 for number in range(500)})
     path = tmp_path / FILE
-    cache._connection.close()
+    cache.close()
     content = path.read_bytes()
     path.write_bytes(b"not a database, " * 100 if damage == "not a database" else content[:4096] + b"\xa5" * 60_000)
     again = Cache(tmp_path)
@@ -62,7 +62,7 @@ def test_a_damaged_file_is_set_aside_with_a_warning(damage, tmp_path, capsys):
 def test_a_flipped_bit_in_a_value_is_no_value(tmp_path):
     cache = Cache(tmp_path)
     cache.scores.write({KEY: b'{"f1": 0.25}'})
-    cache._connection.close()
+    cache.close()
     with sqlite3.connect(tmp_path / FILE) as connection:
         connection.execute("UPDATE scores SET value = CAST(replace(value, '0.25', '0.75') AS BLOB)")
         (value,) = connection.execute("SELECT value FROM scores").fetchone()
