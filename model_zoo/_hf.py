@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
 from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, read_model, resolve, whereabouts
-from model_zoo._quantise import Scheme, bnb_config, check, linears, quantise
+from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, widths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,24 +151,24 @@ class HFCaptioner(ABC):
         self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
         model = self.read()
         if self.scheme is not None:
-            names = self.quantisable()[0]
+            names = self.quantisable()
             quantise(model, self.scheme, self.dtype, names, self.device)
             check(model, self.scheme, names, self.name)
         # One that from_pretrained has quantised is in its place and refuses to be moved.
         placed = getattr(model, "is_quantized", False)
         self.model = (model if placed else model.to(self.device)).eval()
 
-    def quantisable(self) -> tuple[list[str], list[str]]:
-        """The linear layers of the language region, and all others."""
-        names = sorted(linears(self.skeleton()))
-        language = [name for name in names if self.region(name) == "language"]
-        return language, [name for name in names if name not in set(language)]
+    def quantisable(self) -> dict[str, int]:
+        """The linear layers of the language region, with their numbers of inputs."""
+        every = widths(self.skeleton())
+        return {name: width for name, width in every.items() if self.region(name) == "language"}
 
     def pretrained(self, cls: Any, config: Any) -> Any:
         """The checkpoint's model as transformers reads it, quantised on the way where `dtype` says so."""
         bits = None
         if self.scheme is not None:
-            bits = bnb_config(self.scheme, self.dtype, kept=self.quantisable()[1])
+            ready = {name for name, width in self.quantisable().items() if fits(self.scheme, width)}
+            bits = bnb_config(self.scheme, self.dtype, kept=widths(self.skeleton()).keys() - ready)
         model = read_model(cls, self.folder(), config, self.dtype, self.attention, bits=bits, device=self.device)
         return without_generation_defaults(model)
 

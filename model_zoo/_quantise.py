@@ -14,11 +14,13 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from harness.contracts import CapBenchError
+from harness.contracts import CapBenchError, RequestError
 
 Scheme = Literal["nf4", "int8"]
 """nf4: 4-bit normal floats with double quantisation. int8: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339)."""
 
+BLOCK = 64  # weights that share a scale in nf4
+SMALL_BLOCK = 32  # for the narrow layers of a tiny twin: some CPUs read a block wrongly that reaches into the next row
 THRESHOLD = 6.0  # LLM.int8()'s: activation columns with a larger value are multiplied in 16 bits
 
 
@@ -35,13 +37,18 @@ def bnb_config(scheme: Scheme, compute: torch.dtype, kept: Iterable[str]) -> Bit
     )
 
 
-def linears(model: nn.Module) -> set[str]:
-    """Names of all linear layers, quantised or not."""
-    return {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+def widths(model: nn.Module) -> dict[str, int]:
+    """The number of inputs of each linear layer."""
+    return {name: module.in_features for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def fits(scheme: Scheme, width: int) -> bool:
+    """Whether from_pretrained can quantise a layer of so many inputs: its 4-bit blocks have a fixed size."""
+    return scheme == "int8" or width % BLOCK == 0
 
 
 def quantise(model: nn.Module, scheme: Scheme, compute: torch.dtype, names: Iterable[str], device: str) -> None:
-    """Replace the named linear layers that are still plain: for a network which no from_pretrained has quantised.
+    """Replace the named linear layers that are still plain: what from_pretrained has not read or cannot quantise.
 
     Weights are quantised on `device`, one layer at a time. The rest of the model is not moved.
     """
@@ -49,7 +56,7 @@ def quantise(model: nn.Module, scheme: Scheme, compute: torch.dtype, names: Iter
     for name in names:
         layer: Any = model.get_submodule(name)
         if not isinstance(layer, kinds):
-            layer = _quantised(layer, scheme, compute, device)
+            layer = _quantised(name, layer, scheme, compute, device)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
         # On some CPUs a 4-bit layer would repack its weights at the first caption: then it computes in bf16, passes
@@ -71,16 +78,21 @@ def check(model: nn.Module, scheme: Scheme, names: Iterable[str], what: str) -> 
             )
 
 
-def _quantised(plain: nn.Linear, scheme: Scheme, compute: torch.dtype, device: str) -> nn.Module:
+def _quantised(name: str, plain: nn.Linear, scheme: Scheme, compute: torch.dtype, device: str) -> nn.Module:
     import bitsandbytes as bnb
 
+    if scheme == "nf4" and plain.in_features % SMALL_BLOCK:
+        raise RequestError(
+            f"{name}: nf4 needs a multiple of {SMALL_BLOCK} inputs, this layer has {plain.in_features}; use dtype=int8"
+        )
     shape = (plain.in_features, plain.out_features, plain.bias is not None)
     weight = plain.weight.detach()
     with torch.device("meta"):  # its own fresh weights are thrown away
         layer: Any
         if scheme == "nf4":
             layer = bnb.nn.Linear4bit(*shape, compute_dtype=compute, compress_statistics=True, quant_type="nf4")
-            layer.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", module=layer)
+            block = BLOCK if fits(scheme, plain.in_features) else SMALL_BLOCK
+            layer.weight = bnb.nn.Params4bit(weight, False, blocksize=block, quant_type="nf4", module=layer)
         else:
             layer = bnb.nn.Linear8bitLt(*shape, has_fp16_weights=False, threshold=THRESHOLD)
             layer.weight = bnb.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
