@@ -69,7 +69,7 @@ def _score_column(runs: Sequence[Scorable], column: Column, device: str) -> list
     files = [run.folder / "scores" / f"{metric.name}-{digest([signature, run.texts()])[:SHORT]}.csv" for run in runs]
     todo = [(run, file) for run, file in zip(runs, files, strict=True) if not file.is_file()]
     if todo:
-        metric.load(device)
+        metric.load(device, {})
     for references, group in _by_references(todo).items():
         _score_group(metric, list(references), group)
     facts = {"value": column.value, "signature": signature, "higher_is_better": metric.higher_is_better}

@@ -21,12 +21,14 @@ from transformers.utils import logging
 
 from harness.contracts import RequestError
 
-Weights = Literal["embedded", "hub"]
+Weights = Literal["embedded", "hub", "published"]
+"""The tiny twin, the hub's checkpoint, or only its configuration, which ships with the code, for counting."""
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 CONFIG = ("config.json",)
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 TWINS = Path(__file__).parent / "embedded"
+PUBLISHED = Path(__file__).parent / "published"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 
@@ -50,6 +52,8 @@ def resolve(name: str, weights: Weights, reference: Reference, only: tuple[str, 
     """
     if weights == "embedded":
         return _twin(name, reference.part)
+    if weights == "published":
+        return _published(name, reference.part, only)
     local = Path(reference.hub).expanduser()
     if local.exists():
         return local
@@ -67,6 +71,16 @@ def _twin(name: str, part: str) -> Path:
         raise RequestError(
             f"{name}: no embedded twin {name}/{part}".rstrip("/") + f"; there are {', '.join(known) or 'none'}. "
             "Choose weights=hub, or add a twin in model_zoo/embedded/build.py"
+        )
+    return folder
+
+
+def _published(name: str, part: str, only: tuple[str, ...] | None) -> Path:
+    folder = PUBLISHED / name / part
+    if only != CONFIG or not folder.is_dir():
+        raise RequestError(
+            f"{name}: the published configuration has neither weights nor words, it is there to count parameters; "
+            "choose weights=embedded or weights=hub"
         )
     return folder
 

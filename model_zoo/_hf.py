@@ -141,7 +141,11 @@ class HFCaptioner(ABC):
         return "yes" if twin else "none", "; ".join(f"{part.hub}: {whereabouts(part)}" for part in parts if part.hub)
 
     def skeleton(self) -> nn.Module:
-        """The architecture on the meta device, without weights."""
+        """The architecture on the meta device, without weights. Built once: do not change it."""
+        return self._skeleton
+
+    @cached_property
+    def _skeleton(self) -> nn.Module:
         with torch.device("meta"):
             return self.architecture()
 

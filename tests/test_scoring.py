@@ -26,7 +26,7 @@ class Words:
     def signature(self):
         return f"words|v={self.version}"
 
-    def load(self, device):
+    def load(self, device, features):
         self.device = device
 
     def score(self, pairs, references):

@@ -71,6 +71,9 @@ class ProgressiveFull:
                     )
                 now[name].copy_(value)
 
+    def merge(self, model: nn.Module) -> None:
+        """The captioner's own weights were trained: there is nothing to fold in."""
+
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """Freeze everything, then let the parts of the current stage train."""
         due = [names for start, names in plan.schedule if share >= start]

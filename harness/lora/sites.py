@@ -128,6 +128,13 @@ class SiteLora:
             what = f"{len(lost)} of {len(saved)} tensors differ, first {lost[0]}" if lost else "every lora_B is zero"
             raise CapBenchError(f"{folder / WEIGHTS}: the adapter did not arrive in the model ({what}); fit it again")
 
+    def merge(self, model: nn.Module) -> None:
+        """W + scaling * B A in place of W, and no adapters left. Raises Refused for quantised weights."""
+        assert isinstance(model, peft.PeftModel)
+        if getattr(model.get_base_model(), "is_quantized", False):
+            raise Refused("refused, the sum would be rounded to the few values of quantised weights; load unquantised")
+        model.merge_and_unload()
+
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """There are no stages: adapters train from the first step on."""
 

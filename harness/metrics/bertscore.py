@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -58,7 +58,7 @@ class BertScore:
         options = f"layer={self.layer}|idf={self.idf}|preprocess={self.preprocess}|max_tokens={MAX_TOKENS}"
         return f"{self.name}|v={VERSION}|{libraries}|ckpt={self._digest}|{options}"
 
-    def load(self, device: str) -> None:
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
         """Read tokenizer and encoder, and keep the encoder's first `layer` layers."""
         with quiet():
             from bert_score.utils import get_tokenizer
