@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from harness import config, provenance
-from harness.contracts import Query
+from harness.contracts import Query, RequestError
 from harness.fit import examples, fit
 from harness.generate import generate
 from harness.progress import console
@@ -114,7 +114,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT, help=f"default: {OUT}")
     parser.add_argument("--device", default="cuda", help="default: cuda; on cpu only the smallest fits into memory")
     chosen = parser.parse_args()
-    device = pick_device(chosen.device, None)
+    try:
+        device = pick_device(chosen.device, None)
+    except RequestError as error:
+        parser.error(str(error))
     rows = []
     for name in chosen.models:
         with tempfile.TemporaryDirectory() as parent:
