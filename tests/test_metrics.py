@@ -36,7 +36,7 @@ def test_building_describing_and_asking_what_is_missing_is_cheap(name):
     metric = build(name)
     assert metric.name == name
     assert metric.values
-    assert metric.needs <= {"reference", "image"}
+    assert metric.needs <= {"reference", "image", "corpus"}
     assert metric.missing() is None or "\n" not in metric.missing()
 
 
