@@ -228,3 +228,10 @@ def test_the_scheme_is_part_of_what_a_run_is(tmp_path):
     assert {m["config"]["model"]["dtype"] for m in manifests} == {"nf4", "auto"}
     assert len({m["identity"]["fit"] for m in manifests}) == 2
     assert len({m["row"]["params_total"] for m in manifests}) == 1
+
+
+def test_an_adapter_is_not_merged_into_quantised_weights():
+    captioner, used = loaded("smolvlm", dtype="nf4"), strategy("targeted", "smolvlm")
+    model = used.attach(captioner, used.plan(captioner))
+    with pytest.raises(Refused, match="load unquantised"):
+        used.merge(model)

@@ -131,7 +131,8 @@ class SiteLora:
     def merge(self, model: nn.Module) -> None:
         """W + scaling * B A in place of W, and no adapters left. Raises Refused for quantised weights."""
         assert isinstance(model, peft.PeftModel)
-        if getattr(model.get_base_model(), "is_quantized", False):
+        base = model.get_base_model()
+        if any(getattr(base, flag, False) for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit")):
             raise Refused("refused, the sum would be rounded to the few values of quantised weights; load unquantised")
         model.merge_and_unload()
 
