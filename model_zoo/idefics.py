@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
 from harness.contracts import RUNTIME, Decoding, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
-from model_zoo._hf import Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+from model_zoo._checkpoint import Reference, Weights, read_config, read_tokenizer, require
+from model_zoo._hf import Dtype, HFCaptioner, Kind, Row
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -118,9 +118,8 @@ class Idefics(HFCaptioner):
 
     def read(self) -> nn.Module:
         """The model with its weights."""
-        model = read_model(IdeficsForVisionText2Text, self.folder(), self.config, self.dtype, self.attention)
-        forgetful: nn.Module = without_generation_defaults(model)
-        return forgetful
+        model: nn.Module = self.pretrained(IdeficsForVisionText2Text, self.config)
+        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""

@@ -105,5 +105,5 @@ def begin(captioner: HFCaptioner) -> None:
     torch.nn.init.normal_(captioner.model.get_parameter("model.perceiver_resampler.latents"), std=0.1)
 
 
-RECIPE = Recipe(pictures=10000, steps=5000, batch=16, rate=2e-3)
+RECIPE = Recipe(pictures=10000, steps=6500, batch=16, rate=2e-3)
 TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE, begin)
