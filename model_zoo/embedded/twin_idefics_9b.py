@@ -54,7 +54,7 @@ def config(words: int) -> IdeficsConfig:
     return IdeficsConfig(
         vocab_size=words,
         additional_vocab_size=len(ADDED),
-        hidden_size=80,
+        hidden_size=96,
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
