@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,13 @@ from harness.contracts import RequestError
 from model_zoo._checkpoint import check_keys, weight_files
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from model_zoo._moondream2_net import MoondreamNet
 
 Spelling = Literal["published", "fused", "split"]
 """How a checkpoint stores query, key and value, and its names: as on the hub, or as the network's own state."""
 
 REGIONS = r"region_model\..+"  # predicts boxes, from 2024-08-26 on; no caption depends on it
+PROJECTION = ("projection.fc1.weight", "projection.mlp.fc1.weight")
 BLOCKS, TOWER = "text_model.transformer.h", "vision_encoder.encoder.model.visual"
 LAYER, VISION = r"text_model\.model\.layers\.(\d+)", r"vision_encoder\.vision_model"
 PUBLISHED = (
@@ -95,43 +95,44 @@ def fill(net: MoondreamNet, folder: Path, dtype: torch.dtype) -> None:
     Raises RequestError naming a key that is missing, left over or of another shape, or advising the other layout.
     """
     own = dict(net.named_parameters())
+    tensors = {}
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(file, "pt")) for file in weight_files(folder)]
         stored = {key: file for file in files for key in file.keys()}  # noqa: SIM118 (a file is no dictionary)
-        sources = {name: source(name, spelling(stored)) for name in own}
+        spelled = spelling(stored)
+        sources = {name: source(name, spelled) for name in own}
         needed = {key for entry in sources.values() for key in entry.keys}
         check_keys(folder, needed - stored.keys(), stored.keys() - needed, may_ignore=REGIONS)
-        tensors = {}
         for name, entry in sources.items():
-            tensor = _assemble(entry, lambda key: stored[key].get_tensor(key))
-            _check(tensor, own[name], name, entry, folder, net)
-            # a copy: no part may share memory with what it was cut from
-            tensors[name] = tensor.reshape(own[name].shape).to(dtype, copy=True)
+            expected = _stored_shape(name, entry, own[name].shape, spelled)
+            for key in entry.keys:
+                _check(folder, key, tuple(stored[key].get_slice(key).get_shape()), expected)
+            tensor = torch.cat([stored[key].get_tensor(key) for key in entry.keys])
+            part = tensor if entry.third is None else tensor.chunk(3)[entry.third]
+            # a copy: no parameter may share memory with what it was cut from
+            tensors[name] = part.reshape(own[name].shape).to(dtype, copy=True)
     net.load_state_dict(tensors, assign=True)
 
 
-def _assemble(entry: Source, read: Callable[[str], Tensor]) -> Tensor:
-    tensor = torch.cat([read(key) for key in entry.keys])
-    return tensor if entry.third is None else tensor.chunk(3)[entry.third]
+def _stored_shape(name: str, entry: Source, own: Sequence[int], spelled: Spelling) -> tuple[int, ...]:
+    first, *rest = own
+    if spelled == "published" and name.endswith(".patch_embedding.weight"):
+        return first, math.prod(rest)  # a matrix, where we have a convolution: same order
+    if spelled == "published" and name.endswith(".position_embedding.weight"):
+        return 1, first, *rest
+    return first // len(entry.keys) if entry.third is None else first * 3, *rest
 
 
-def _check(tensor: Tensor, own: Tensor, name: str, entry: Source, folder: Path, net: MoondreamNet) -> None:
-    found, expected = tuple(tensor.shape), tuple(own.shape)
-    if name == "projection.fc1.weight" and found != expected:
-        other = "early" if net.tiled else "later"
-        if found[1] * 2 == expected[1] or found[1] == expected[1] * 2:
-            raise RequestError(
-                f"{folder}: expected {expected[1]} inputs of the projection, got {found[1]}: this is the {other} "
-                f"layout; set model.layout={other}"
-            )
-    # stored as one matrix, and with a first axis of one
-    flat = name.endswith(("patch_embedding.weight", "position_embedding.weight")) and len(found) != len(expected)
-    if found != expected and not (flat and _squeezed(found) == (expected[0], own[0].numel())):
+def _check(folder: Path, key: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found == expected:
+        return
+    if key.endswith(PROJECTION) and found[-1] in (expected[-1] * 2, expected[-1] // 2):
+        layout = "later" if found[-1] > expected[-1] else "early"
         raise RequestError(
-            f"{folder}: {' and '.join(entry.keys)} has another shape, {found}, than the {expected} that the "
-            "configuration asks for; get the right checkpoint"
+            f"{folder}: expected {expected[-1]} inputs of the projection, got {found[-1]}: this is the {layout} "
+            f"layout; set model.layout={layout}"
         )
-
-
-def _squeezed(shape: Iterable[int]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+    raise RequestError(
+        f"{folder}: {key} has another shape, {found}, than the {expected} that the configuration asks for; "
+        "get the right checkpoint"
+    )

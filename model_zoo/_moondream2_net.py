@@ -67,7 +67,7 @@ class MoondreamConfig(PretrainedConfig):
         return side**2
 
 
-class FusedAttention(PhiAttention):  # type: ignore[misc]
+class FusedAttention(PhiAttention):
     """Phi's attention with one linear layer for query, key and value, as the published checkpoint has it.
 
     Phi's own `forward` hands its input to three projections and to nothing else, so it gets the joint projection as
@@ -138,6 +138,16 @@ class MoondreamNet(PreTrainedModel):
         embeddings: nn.Module = self.text_model.get_input_embeddings()
         return embeddings
 
+    def enable_input_require_grads(self) -> None:
+        """For checkpointing: in both towers, or adapters in the frozen vision tower would get no gradient."""
+        self.text_model.enable_input_require_grads()
+        self.vision_encoder.enable_input_require_grads()
+
+    def disable_input_require_grads(self) -> None:
+        """Undo it."""
+        self.text_model.disable_input_require_grads()
+        self.vision_encoder.disable_input_require_grads()
+
     def look(self, pixel_values: Tensor, tiles: Tensor) -> Tensor:
         """Image tokens (pictures, places, width).
 
@@ -181,6 +191,6 @@ def _twice(views: Tensor, rows: int, columns: int) -> Tensor:
     if not len(parts):
         return torch.cat([whole, whole], dim=-1)
     side = round(parts.shape[1] ** 0.5)
-    stitched = parts.unflatten(1, (side, side)).unflatten(0, (rows, columns)).transpose(1, 2)
+    stitched = parts.reshape(rows, columns, side, side, -1).transpose(1, 2)
     shrunk = stitched.reshape(side, rows, side, columns, -1).mean(dim=(1, 3))
     return torch.cat([whole, shrunk.flatten(0, 1)], dim=-1)

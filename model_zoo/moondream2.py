@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -136,7 +136,7 @@ def picture_views(image: Image.Image, side: int, tiled: bool) -> tuple[Tensor, t
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].float() / 127.5 - 1
     if rows * columns == 1:
         return pixels, (0, 0)
-    tiles = [part for band in pixels.split(side, dim=2) for part in band.split(side, dim=3)]
+    tiles = [tile for band in pixels.chunk(rows, dim=2) for tile in band.chunk(columns, dim=3)]
     return torch.cat([interpolate(pixels, size=(side, side), mode="bilinear"), *tiles]), (rows, columns)
 
 

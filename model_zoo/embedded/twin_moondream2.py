@@ -19,8 +19,8 @@ def write(folder: Path) -> None:
     text = {
         "vocab_size": vocabulary,
         "hidden_size": 96,
-        "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "intermediate_size": 160,
+        "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "max_position_embeddings": positions,
         "initializer_range": 0.05,
@@ -43,4 +43,4 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Moondream2("moondream2", "SVLM", "hub", str(folder), None, "float32", "sdpa", "later", True)
 
 
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=9000, steps=4000, batch=16, rate=2e-3))
+TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=10000, steps=5000, batch=16, rate=2e-3))
