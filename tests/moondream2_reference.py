@@ -106,8 +106,9 @@ class Reference(nn.Module):
         transformer = nn.ModuleDict({"embd": embd, "h": nn.ModuleList(layers)})
         head = nn.ModuleDict({"ln": norm(WORDS), "linear": nn.Linear(WORDS, vocabulary)})
         self.text_model = nn.ModuleDict({"transformer": transformer, "lm_head": head})
-        for parameter in self.parameters():
-            nn.init.normal_(parameter, std=0.3)
+        for name, parameter in self.named_parameters():
+            # small where they enter the first norm: there its eps shows, which SigLIP has elsewhere
+            nn.init.normal_(parameter, std=0.003 if "embed" in name else 0.3)
 
     def view(self, pixels: Tensor) -> Tensor:
         """(3, side, side) -> (places, width)."""

@@ -236,14 +236,13 @@ def test_our_own_checkpoints_load_whichever_way_they_were_saved(
 def test_cached_generation_equals_the_full_pass() -> None:
     captioner = scramble(loaded("moondream2"))
     inputs = captioner.prompts([captioner.row(example) for example in examples([None] * 4)])
-    options = {"do_sample": False, "min_new_tokens": 20, "max_new_tokens": 20, "pad_token_id": 0}
-    with torch.no_grad():
-        made = captioner.model.generate(**inputs, **options, output_logits=True, return_dict_in_generate=False)
-        width = inputs["input_ids"].shape[1]
+    width = inputs["input_ids"].shape[1]
+    with torch.no_grad():  # no stop token is named: 20 new ids in each row
+        made = captioner.model.generate(**inputs, do_sample=False, max_new_tokens=20, pad_token_id=0)
         mask = torch.cat([inputs["attention_mask"], torch.ones(4, 20, dtype=torch.long)], dim=1)
         full = captioner.model(**inputs | {"input_ids": made, "attention_mask": mask}).logits[:, width - 1 : -1]
     assert made.shape == (4, width + 20)
-    full[..., captioner.model.text_model.generation_config.eos_token_id or []] = -torch.inf
+    assert len(set(made[:, width:].flatten().tolist())) > 5
     assert torch.equal(full.argmax(-1), made[:, width:])
 
 
