@@ -35,7 +35,8 @@ def write(folder: Path) -> None:
         "image_size": 64,
         "patch_size": 16,
     }
-    MoondreamNet(MoondreamConfig(text, vision), tiled=True, fused=True).save_pretrained(folder)
+    config = MoondreamConfig(text, vision, initializer_range=0.08)
+    MoondreamNet(config, tiled=True, fused=True).save_pretrained(folder)
 
 
 def open_folder(folder: Path) -> HFCaptioner:
@@ -43,4 +44,4 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Moondream2("moondream2", "SVLM", "hub", str(folder), None, "float32", "sdpa", "later", True)
 
 
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=10000, steps=5000, batch=16, rate=2e-3))
+TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=10000, steps=5500, batch=16, rate=3e-3))
