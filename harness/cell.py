@@ -282,7 +282,7 @@ def _labels(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str
         "seed": parts.seed,
         "params_total": plan.params_total,
         "params_trained": plan.params_trained,
-        "params_trained_pct": 100 * plan.params_trained / (plan.params_total + plan.params_added),
+        "params_trained_pct": plan.params_trained_pct,
     }
 
 

@@ -14,6 +14,11 @@ COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
     "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
     "leaderboard": ("harness.leaderboard", "rebuild all tables"),
+    "params": ("harness.params", "what each strategy trains in the real architectures, beside the published counts"),
+    "doctor": (
+        "harness.doctor",
+        "environment, and whether captioners say the same in a batch, padded, merged, reloaded",
+    ),
     "list": ("harness.listing", "models, strategies, metrics, datasets, prompts, protocols and what is found of them"),
 }
 
@@ -61,6 +66,29 @@ LEADERBOARD_HELP = """\
 usage: capbench leaderboard [results=FOLDER] [dataset=NAME] [split=NAME] [weights=NAME] [protocol=NAME] [trials=N]
 
 Rebuilds runs.csv, scores.csv, samples.csv and leaderboard.csv, .md, .tex from the files of the runs.
+"""
+
+PARAMS_HELP = """\
+usage: capbench params [--config-dir DIR] [out=FILE] [KEY=VALUE ...]
+
+Total and trained parameters of every model and strategy at the real sizes, counted without weights, beside the
+published values. out=FILE writes a csv file with all columns.
+
+  model={models}
+  lora={strategies}
+Options of a strategy need it named: lora=targeted lora.rank=8
+"""
+
+DOCTOR_HELP = """\
+usage: capbench doctor [--config-dir DIR] [samples=N] [out=FILE] [KEY=VALUE ...]
+
+Versions and devices, then for each captioner: one by one against all at once, padded against unpadded, adapter against
+merged, saved against reloaded: the largest difference of logits and the first differing token.
+
+  model=NAME,...     default: all
+  lora=NAME,...      default: targeted, full for the baselines
+  weights=hub        the real checkpoints instead of the embedded ones
+Exit codes: 0 all is well; 1 something differs by more than rounding; 2 the request was wrong.
 """
 
 LIST_HELP = """\
@@ -121,6 +149,10 @@ def _command_help(command: str) -> str:
         return RUN_HELP.format(groups=f"\nChoices (one yaml each, see conf/):\n{lines}")
     if command == "score":
         return SCORE_HELP.format(protocols=", ".join(found["protocol"]), metrics=", ".join(found["metric"]))
+    if command == "doctor":
+        return DOCTOR_HELP
+    if command == "params":
+        return PARAMS_HELP.format(models=",".join(found["model"]), strategies=",".join(found["lora"]))
     return LEADERBOARD_HELP if command == "leaderboard" else LIST_HELP
 
 

@@ -6,7 +6,7 @@ Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as argumen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -250,6 +250,11 @@ class Plan:
         """Trainable parameters over all regions, tied weights counted once."""
         return sum(self.counts.values())
 
+    @property
+    def params_trained_pct(self) -> float:
+        """Percent of the model's parameters and those that the strategy adds, as published counts have it."""
+        return 100 * self.params_trained / (self.params_total + self.params_added)
+
 
 class Strategy(Protocol):
     """How a captioner is adapted."""
@@ -269,6 +274,9 @@ class Strategy(Protocol):
 
     def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """Put saved weights into an attached model and prove that they arrived. Raises CapBenchError."""
+
+    def merge(self, model: nn.Module) -> None:
+        """Fold what was added into the captioner's own weights, in place. Raises Refused where that loses precision."""
 
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """Called when the fit enters a new stage of the plan's schedule, with the share of the steps done (0 to 1)."""
@@ -295,7 +303,11 @@ class Score:
 
 
 class Metric(Protocol):
-    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them."""
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them.
+
+    `needs` says what of a pair it looks at beside the candidate: "reference", "image", and "corpus" where a value
+    depends on the references of the whole split.
+    """
 
     name: str
     values: tuple[str, ...]
@@ -308,8 +320,9 @@ class Metric(Protocol):
     def signature(self) -> str:
         """Name, version, options and checkpoint digest in one line: what a value depends on besides its texts."""
 
-    def load(self, device: str) -> None:
-        """Read checkpoints."""
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Read checkpoints. `features` outlives the command: what was computed from one text or picture, by the hex
+        digest of that content and of all that it depends on."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
@@ -378,14 +391,28 @@ class ScoreProtocol:
     """A named, versioned set of metrics, options and averages.
 
     columns: leaderboard column -> {metric, value, options}; averages: column -> the columns it is the mean of,
-    in the order they are computed. `note` is printed with every table.
+    in the order they are computed; primary: the column that ranks; official: the names of an organiser's scores.json.
+    `note` is printed with every table.
     """
 
     name: str
     version: int
     columns: Mapping[str, Mapping[str, Any]]
     averages: Mapping[str, Sequence[str]]
+    primary: str
     note: str = ""
+    official: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that every name stands for a column or an average."""
+        known = {*self.columns, *self.averages}
+        for name in (
+            self.primary,
+            *self.official.values(),
+            *(part for parts in self.averages.values() for part in parts),
+        ):
+            if name not in known:
+                raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

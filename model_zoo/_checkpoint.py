@@ -16,17 +16,19 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from harness.contracts import RequestError
 
-Weights = Literal["embedded", "hub"]
+Weights = Literal["embedded", "hub", "published"]
+"""The tiny twin, the hub's checkpoint, or only its configuration, which ships with the code, for counting."""
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 CONFIG = ("config.json",)
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 TWINS = Path(__file__).parent / "embedded"
+PUBLISHED = Path(__file__).parent / "published"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 
@@ -50,6 +52,8 @@ def resolve(name: str, weights: Weights, reference: Reference, only: tuple[str, 
     """
     if weights == "embedded":
         return _twin(name, reference.part)
+    if weights == "published":
+        return _published(name, reference.part, only)
     local = Path(reference.hub).expanduser()
     if local.exists():
         return local
@@ -67,6 +71,16 @@ def _twin(name: str, part: str) -> Path:
         raise RequestError(
             f"{name}: no embedded twin {name}/{part}".rstrip("/") + f"; there are {', '.join(known) or 'none'}. "
             "Choose weights=hub, or add a twin in model_zoo/embedded/build.py"
+        )
+    return folder
+
+
+def _published(name: str, part: str, only: tuple[str, ...] | None) -> Path:
+    folder = PUBLISHED / name / part
+    if only != CONFIG or not folder.is_dir():
+        raise RequestError(
+            f"{name}: the published configuration has neither weights nor words, it is there to count parameters; "
+            "choose weights=embedded or weights=hub"
         )
     return folder
 
@@ -183,10 +197,13 @@ def read_model(
     attention: str,
     may_lack: str = "",
     may_ignore: str = "",
+    bits: BitsAndBytesConfig | None = None,
+    device: str = "cpu",
     **options: bool,
 ) -> Any:
     """A transformers model with every weight accounted for. `may_lack`, `may_ignore`: patterns over full key names.
 
+    bits: how to quantise while reading; the model then lies on `device`, otherwise on the CPU.
     Raises RequestError naming a key that is missing, left over or of another shape.
     """
     weight_files(folder)
@@ -200,6 +217,7 @@ def read_model(
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **({} if bits is None else {"quantization_config": bits, "device_map": {"": device}}),
             **options,
         )
     if info["mismatched_keys"]:

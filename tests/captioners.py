@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,12 @@ def loaded(name: str, **values: Any) -> HFCaptioner:
     captioner = make(name, **values)
     captioner.load("cpu")
     return captioner
+
+
+def published(name: str) -> dict[str, Any]:
+    """The config.json of the real checkpoint, as it ships with the code."""
+    values: dict[str, Any] = json.loads((_checkpoint.PUBLISHED / name / "config.json").read_text())
+    return values
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:

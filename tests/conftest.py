@@ -68,5 +68,5 @@ def metrics() -> dict[str, Metric]:
     built = {name: build(name) for name in NAMES}
     ready = {name: metric for name, metric in built.items() if metric.missing() is None}
     for metric in ready.values():
-        metric.load("cpu")
+        metric.load("cpu", {})
     return ready

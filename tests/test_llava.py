@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,46 +14,8 @@ from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._llava import write_tokenizer
-from tests.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, picture, supervised, twin_copy
+from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 
-# Values of the config.json of the llava-hf checkpoints.
-CLIP = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "projection_dim": 768,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-    "vocab_size": 32000,
-}
-TEXT = {
-    "vocab_size": 32064,
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-}
-VICUNA = TEXT | {"model_type": "llama", "intermediate_size": 11008, "num_key_value_heads": 32}
-MISTRAL = TEXT | {"model_type": "mistral", "intermediate_size": 14336, "num_key_value_heads": 8, "head_dim": 128}
-PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
-COMMON = {
-    "vision_config": CLIP,
-    "image_token_index": 32000,
-    "image_seq_length": 576,
-    "vision_feature_layer": -2,
-    "vision_feature_select_strategy": "default",
-    "pad_token_id": 32001,
-    "tie_word_embeddings": False,
-}
-NEXT = COMMON | {"model_type": "llava_next", "image_grid_pinpoints": PINPOINTS}
-REAL: dict[str, dict[str, Any]] = {
-    "llava_15": COMMON | {"model_type": "llava", "text_config": VICUNA},
-    "llava_vicuna": NEXT | {"text_config": VICUNA},
-    "llava_mistral": NEXT | {"text_config": MISTRAL},
-}
 TOTALS = {"llava_15": 7_063_427_072, "llava_vicuna": 7_063_431_168, "llava_mistral": 7_566_747_648}
 PROMPTS = {  # as published; question and answer are one sample
     "llava_15": "USER: <image>\nWhat? ASSISTANT:",
@@ -62,19 +23,19 @@ PROMPTS = {  # as published; question and answer are one sample
     "helpful, detailed, and polite answers to the human's questions. USER: <image>\nWhat? ASSISTANT:",
     "llava_mistral": "[INST] <image>\nWhat? [/INST]",
 }
-FAMILY = [name for name in REAL if name in NAMES]
+FAMILY = list(TOTALS)
 TILED = [name for name in FAMILY if name != "llava_15"]
 
 
 def real(name: str, folder: Path) -> HFCaptioner:
     """The published sizes and image settings, with the words of a twin: nothing here needs the weights."""
-    (folder / "config.json").write_text(json.dumps(REAL[name] | {"image_token_index": 3}))
+    (folder / "config.json").write_text(json.dumps(published(name) | {"image_token_index": 3}))
     write_tokenizer(folder)
-    crop = {"height": 336, "width": 336}
+    crop, pinpoints = {"height": 336, "width": 336}, published(name).get("image_grid_pinpoints")
     if name == "llava_15":
         CLIPImageProcessor(size={"shortest_edge": 336}, crop_size=crop).save_pretrained(folder)
     else:
-        images = LlavaNextImageProcessor(size={"shortest_edge": 336}, crop_size=crop, image_grid_pinpoints=PINPOINTS)
+        images = LlavaNextImageProcessor(size={"shortest_edge": 336}, crop_size=crop, image_grid_pinpoints=pinpoints)
         images.save_pretrained(folder)
     return make(name, weights="hub", hub=str(folder))
 

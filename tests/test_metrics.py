@@ -36,7 +36,7 @@ def test_building_describing_and_asking_what_is_missing_is_cheap(name):
     metric = build(name)
     assert metric.name == name
     assert metric.values
-    assert metric.needs <= {"reference", "image"}
+    assert metric.needs <= {"reference", "image", "corpus"}
     assert metric.missing() is None or "\n" not in metric.missing()
 
 
@@ -132,7 +132,7 @@ def test_nothing_is_printed_or_logged(capfd, caplog):
     with caplog.at_level(logging.INFO):
         for name in ("bertscore", "rouge1", "umls_f1"):
             metric = build(name)
-            metric.load("cpu")
+            metric.load("cpu", {})
             metric.score([*mixed_pairs(), pair("word " * 600, "...")], REFERENCES)
     assert capfd.readouterr() == ("", "")
     assert [record.getMessage() for record in caplog.records] == []

@@ -17,62 +17,11 @@ from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import twin_qwen25_vl
 from model_zoo.qwen_vl import Qwen2VL, widened
-from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised, twin_copy
+from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 
 QWEN = ("qwen2_vl", "qwen25_vl")
 
-# Values of the config.json of Qwen/Qwen2-VL-2B-Instruct and Qwen/Qwen2.5-VL-3B-Instruct, flat as they are published.
-COMMON = {
-    "vocab_size": 151936,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1e6,
-    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    "use_sliding_window": False,
-    "sliding_window": 32768,
-    "tie_word_embeddings": True,
-    "bos_token_id": 151643,
-    "eos_token_id": 151645,
-    "image_token_id": 151655,
-    "video_token_id": 151656,
-    "vision_start_token_id": 151652,
-    "vision_end_token_id": 151653,
-}
-PATCHES = {"patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 16, "depth": 32}
-REAL: dict[str, dict[str, Any]] = {
-    "qwen2_vl": {
-        **COMMON,
-        "model_type": "qwen2_vl",
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 32768,
-        "max_window_layers": 28,
-        "vision_config": {**PATCHES, "embed_dim": 1280, "hidden_size": 1536, "mlp_ratio": 4},
-    },
-    "qwen25_vl": {
-        **COMMON,
-        "model_type": "qwen2_5_vl",
-        "hidden_size": 2048,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128000,
-        "max_window_layers": 70,
-        "vision_config": {
-            **PATCHES,
-            "hidden_size": 1280,
-            "intermediate_size": 3420,
-            "out_hidden_size": 2048,
-            "window_size": 112,
-            "fullatt_block_indexes": [7, 15, 23, 31],
-            "tokens_per_second": 2,
-        },
-    },
-}
+REAL = {name: published(name) for name in QWEN}
 
 
 @pytest.fixture(scope="module", params=QWEN)

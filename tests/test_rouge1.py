@@ -55,7 +55,7 @@ def test_rouge1_options_change_value_and_signature():
     assert len({metric.signature() for metric in (plain, stemmed, raw)}) == 3
     values = []
     for metric in (plain, stemmed, raw):
-        metric.load("cpu")
+        metric.load("cpu", {})
         (score,) = metric.score([pair("T2-weighted nodules", "T1-weighted nodule")], [])
         values.append(score.values["f1"])
     # "tnumberweighted nodules": 1 of 2 words; stemmed: both; raw "t2 weighted nodules": 1 of 3

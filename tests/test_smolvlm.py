@@ -13,41 +13,7 @@ import torch
 from harness import config
 from harness.contracts import Example
 from model_zoo._hf import HFCaptioner
-from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised
-
-# Values of HuggingFaceTB/SmolVLM-500M-Instruct's config.json.
-REAL = {
-    "model_type": "idefics3",
-    "text_config": {
-        "model_type": "llama",
-        "vocab_size": 49280,
-        "hidden_size": 960,
-        "intermediate_size": 2560,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 15,
-        "num_key_value_heads": 5,
-        "head_dim": 64,
-        "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 1e5,
-        "tie_word_embeddings": False,
-        "bos_token_id": 1,
-        "eos_token_id": 49279,
-        "pad_token_id": 2,
-    },
-    "vision_config": {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 512,
-        "patch_size": 16,
-    },
-    "image_token_id": 49190,
-    "scale_factor": 4,
-    "pad_token_id": 128002,
-    "tie_word_embeddings": False,
-}
+from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +23,7 @@ def tiled() -> Iterator[HFCaptioner]:
 
 @pytest.fixture
 def real(tmp_path: Path) -> HFCaptioner:
-    (tmp_path / "config.json").write_text(json.dumps(REAL))
+    (tmp_path / "config.json").write_text(json.dumps(published("smolvlm")))
     return make("smolvlm", weights="hub", hub=str(tmp_path))
 
 
@@ -139,8 +105,9 @@ def test_the_sites_of_the_real_size(real: HFCaptioner) -> None:
 
 
 def test_a_tied_head_counts_as_embeddings(tmp_path: Path) -> None:
-    text = REAL["text_config"] | {"tie_word_embeddings": True}
-    (tmp_path / "config.json").write_text(json.dumps(REAL | {"text_config": text, "tie_word_embeddings": True}))
+    untied = published("smolvlm")
+    text = untied["text_config"] | {"tie_word_embeddings": True}
+    (tmp_path / "config.json").write_text(json.dumps(untied | {"text_config": text, "tie_word_embeddings": True}))
     tied = make("smolvlm", weights="hub", hub=str(tmp_path))
     assert tied.region("lm_head") == "embeddings"
     assert sum(parameter.numel() for parameter in tied.skeleton().parameters()) == 507_482_304 - 49280 * 960

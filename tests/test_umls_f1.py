@@ -219,10 +219,10 @@ def test_model_pack_from_zip_and_folder(metrics, tmp_path):
         untrusted = build("umls_f1", pack=str(source))
         assert "trust_pack=true" in untrusted.missing()
         with pytest.raises(RequestError, match="pickles"):
-            untrusted.load("cpu")
+            untrusted.load("cpu", {})
         metric = build("umls_f1", pack=str(source), trust_pack=True)
         assert metric.missing() is None
-        metric.load("cpu")
+        metric.load("cpu", {})
         assert metric.concepts(REAL[0]["caption"]) == set(REAL[0]["concepts"].split())
         assert metric.signature() != metrics["umls_f1"].signature()
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written beside the pack"
@@ -234,7 +234,7 @@ def test_a_model_pack_that_is_not_there_is_named_with_a_remedy():
     with pytest.raises(RequestError, match="/nowhere/pack"):
         metric.signature()
     with pytest.raises(RequestError, match="/nowhere/pack"):
-        metric.load("cpu")
+        metric.load("cpu", {})
 
 
 def test_medcat_is_imported_without_asking_for_updates(tmp_path):
@@ -245,7 +245,7 @@ def refuse(*args, **kwargs):
 socket.socket.connect = socket.getaddrinfo = refuse
 from harness.metrics.umls_f1 import UmlsF1
 metric = UmlsF1("umls_f1", "embedded", "all", False)
-metric.load("cpu")
+metric.load("cpu", {})
 print(sorted(metric.concepts("CT of the chest")))
 """
     environment = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": ""}

@@ -34,5 +34,8 @@ class ZeroShot:
     def load(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """There is nothing to load."""
 
+    def merge(self, model: nn.Module) -> None:
+        """There is nothing to fold in."""
+
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """There are no stages."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 from harness.contracts import Pair, Score
 from harness.metrics._packages import missing_package, version
@@ -30,7 +30,7 @@ class Rouge1:
         stemmer = "yes" if self.use_stemmer else "no"
         return f"{self.name}|v={VERSION}|lib={version('rouge-score')}|stemmer={stemmer}|preprocess={self.preprocess}"
 
-    def load(self, device: str) -> None:
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
         """Make the scorer; there is nothing to put on a device."""
         from rouge_score.rouge_scorer import RougeScorer
         from rouge_score.tokenizers import DefaultTokenizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -91,7 +91,7 @@ class UmlsF1:
         types = self.types if isinstance(self.types, str) else ",".join(sorted(set(self.types)))
         return f"{self.name}|v={VERSION}|lib=medcat-{version('medcat')}|pack={self._digest}|types={types}"
 
-    def load(self, device: str) -> None:
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
         """Build the embedded extractor or open the pack; MedCAT runs on the CPU."""
         from harness.metrics import _medcat
 

@@ -19,4 +19,6 @@ def open_folder(folder: Path) -> HFCaptioner:
     return Llava("llava_15", "LVLM", "hub", str(folder), None, "float32", "sdpa", TEMPLATE, "pad")
 
 
-TWIN = Twin(write_15, open_folder, save_whole, describe_or_list, Recipe(pictures=8000, steps=3000, batch=16, rate=2e-3))
+TWIN = Twin(
+    write_15, open_folder, save_whole, describe_or_list, Recipe(pictures=10000, steps=6000, batch=16, rate=2e-3)
+)
