@@ -19,7 +19,7 @@ def write(folder: Path) -> None:
     text = {
         "vocab_size": vocabulary,
         "hidden_size": 96,
-        "intermediate_size": 160,
+        "intermediate_size": 192,
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "max_position_embeddings": positions,
