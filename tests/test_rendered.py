@@ -38,7 +38,8 @@ FORMATS = {
     ),
     "qwen2_vl": (QWEN, "{c}<|im_end|>"),
     "qwen25_vl": (QWEN, "{c}<|im_end|>"),
-    "moondream2": ("<|endoftext|>[<|endoftext|> x 16]\n\nQuestion: {q}\n\nAnswer:", " {c}<|endoftext|>"),
+    # The start, and 16 places whose ids are never looked at.
+    "moondream2": ("[<|endoftext|> x 17]\n\nQuestion: {q}\n\nAnswer:", " {c}<|endoftext|>"),
     "smolvlm": (
         "<|im_start|>User:<fake_token_around_image><global-img>[<image> x 16]<fake_token_around_image>"
         "{q}<end_of_utterance>\nAssistant:",
