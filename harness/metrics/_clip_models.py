@@ -75,9 +75,15 @@ class OpenClipPair:
         import open_clip
 
         name = f"local-dir:{folder}"
-        self.model, self.prepare = open_clip.create_model_from_pretrained(name, device=device)
+        try:
+            self.model, self.prepare = open_clip.create_model_from_pretrained(name, device=device)
+            self.tokenizer = open_clip.get_tokenizer(name)
+        except OSError as error:  # BiomedCLIP's folder lacks the config of its text model
+            raise RequestError(
+                f"{folder}: open_clip found no file of the text model that open_clip_config.json names "
+                f"(hf_model_name): hf download it too ({' '.join(str(error).split())[:200]})"
+            ) from error
         self.model.eval()
-        self.tokenizer = open_clip.get_tokenizer(name)
         self.device, self.dtype = device, dtype
 
     def images(self, pictures: Sequence[Image.Image]) -> Tensor:

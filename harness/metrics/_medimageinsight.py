@@ -170,8 +170,8 @@ def read_net(config: Mapping[str, Any], vocabulary: int, file: Path) -> PairNet:
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Tensors under today's names. The published `.pt` is a safetensors file; a real pickle is read safely or not."""
     with file.open("rb") as stream:
-        start = stream.read(2)
-    pickled = start == b"PK" or start[:1] == b"\x80"
+        start = stream.read(9)  # of safetensors: the length of a JSON header, whose bytes can be a pickle's, then "{"
+    pickled = start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:

@@ -40,7 +40,7 @@ def locate(kind: Kind, checkpoint: str) -> Path | None:
 
 def missing(kind: Kind, checkpoint: str) -> str | None:
     """What is not here and the command that helps."""
-    package = missing_package("open_clip", "open_clip_torch") if kind == "open_clip" else None
+    package = missing_package("open_clip", "open_clip_torch>=3.0") if kind == "open_clip" else None
     if package or locate(kind, checkpoint):
         return package
     if kind == "transformers":

@@ -1,6 +1,7 @@
 """Makes the tiny checkpoints of the metrics: python -m harness.metrics.embedded.build [NAME ...] [--out DIR].
 
-Each module beside this file that has `CHECKPOINTS` (name -> function) makes some. Reproducible: fixed seeds, one thread.
+Each module beside this file that has `CHECKPOINTS` (name -> function) makes some. Fixed seeds and one thread: the
+same bytes on the same machine.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ SEED = 6151  # of the data: not the seed that the phantom dataset is scored on
 PIXELS = 128  # the phantom dataset's default
 STYLES: tuple[Style, ...] = ("radiology", "lay")
 START, END = "<|startoftext|>", "<|endoftext|>"
+FINDINGS = sorted({finding for _, plan in PLAN.values() for findings in plan.values() for finding in findings})
 Facts = tuple[str, str, str, str]
 
 
@@ -52,7 +53,8 @@ class Recipe:
     rate: float = 2e-3
     warmup: float = 0.05
     weight_decay: float = 0.05
-    scale: float = 20.0  # inverse temperature; fixed, so that cosines stay comparable from one build to the next
+    scale: float = 20.0  # inverse temperature; fixed, as `middle` has a meaning only beside it
+    middle: float = 0.25  # cosine between right and wrong: right captions come out near 0.4, as of real encoders
 
 
 CONFIG: dict[str, Any] = {
@@ -167,7 +169,8 @@ def wrong(factors: Factors, kind: str, rng: np.random.Generator) -> Factors | No
     if kind == "side":
         return replace(factors, side="left" if side == "right" else "right") if side else None
     if kind == "finding":
-        found = _other(PLAN[modality][1][region], finding, rng)
+        likely = rng.random() < 0.7  # others are never seen in such a picture
+        found = _other(PLAN[modality][1][region] if likely else FINDINGS, finding, rng)
         return _sided(replace(factors, finding=found), rng)
     if kind == "modality":
         return _sided(replace(factors, modality=_other(list(PLAN), modality, rng)), rng)
@@ -213,7 +216,7 @@ def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     for _ in track(range(recipe.steps), "training", transient=True):
         chosen = rng.choice(recipe.pictures, recipe.batch, replace=False)
         told = [captions(drawn[n], KINDS, rng) for n in chosen]
-        loss = loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told)
+        loss = loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told, recipe.middle)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -235,8 +238,12 @@ def loss_of(
     pixels: Tensor,
     shown: Sequence[Facts],
     told: Sequence[Sequence[tuple[str, Facts]]],
+    middle: float,
 ) -> Tensor:
-    """Each picture finds its caption among all, each right caption its picture; twins in fact count for neither."""
+    """Each picture finds its caption among all, each right caption its picture; twins in fact count for neither.
+
+    Which is the nearest says nothing of how near: a third term wants right cosines above `middle` and wrong ones below.
+    """
     size = len(told[0])
     texts = [one for row in told for one in row]
     images = net.encode_images(pixels)
@@ -248,7 +255,11 @@ def loss_of(
     logits = logits.masked_fill(same, float("-inf"))
     to_text = functional.cross_entropy(logits, own)
     to_image = functional.cross_entropy(logits[:, own].T, torch.arange(len(shown)))
-    return to_text + to_image
+    scale = net.logit_scale.exp()
+    right = functional.softplus(scale * middle - logits[torch.arange(len(shown)), own])
+    wrong_ones = functional.softplus(logits - scale * middle)
+    wrong_ones[torch.arange(len(shown)), own] = 0
+    return to_text + to_image + right.mean() + wrong_ones.sum(1).mean() / size
 
 
 def separation(encoder: MedImageInsight, count: int = 400) -> str:
