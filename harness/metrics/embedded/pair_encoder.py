@@ -48,7 +48,7 @@ class Recipe:
     """Budget by steps: the same weights on a busy machine."""
 
     pictures: int = 4000
-    steps: int = 2000
+    steps: int = 1500
     batch: int = 24
     rate: float = 2e-3
     warmup: float = 0.05
