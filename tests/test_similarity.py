@@ -671,6 +671,10 @@ def test_transformers_checkpoints_are_refused_by_name(clip_folder, tmp_path):
     with pytest.raises(RequestError, match=r"missing keys in the weights, first visual_projection\.weight"):
         loaded(clip_folder, encoder="transformers")
 
+    (clip_folder / "preprocessor_config.json").unlink()
+    with pytest.raises(RequestError, match=r"expected model, tokenizer and preprocessor_config\.json"):
+        loaded(clip_folder, encoder="transformers")
+
     text, _ = clip()
     config = BertConfig(**{key: value for key, value in text.items() if not key.endswith("token_id")})
     tiny_clip(tmp_path / "bert", BertModel(config), CLIPImageProcessor())

@@ -24,14 +24,13 @@ class TransformersPair:
     """A model with `get_image_features` and `get_text_features`; pictures and texts are prepared as its files say."""
 
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
-        with quiet():
-            from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
-
-            local = {"local_files_only": True, "trust_remote_code": False}
-            model, info = AutoModel.from_pretrained(folder, dtype=dtype, output_loading_info=True, **local)
-            # The slow processor: the fast ones need torchvision, and differ in the last bits.
-            self.processor: Any = AutoImageProcessor.from_pretrained(folder, use_fast=False, **local)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+        try:
+            model, info = self._read(folder, dtype)
+        except (OSError, ValueError, ImportError) as error:  # what transformers raises where a file is not there
+            raise RequestError(
+                f"{folder}: expected model, tokenizer and preprocessor_config.json, but transformers cannot read it: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
         if not hasattr(model, "get_image_features") or not hasattr(model, "get_text_features"):
             raise RequestError(
                 f"{folder}: expected a model of pictures and texts such as CLIP or SigLIP, got {type(model).__name__}"
@@ -43,6 +42,17 @@ class TransformersPair:
         self.model: Any = model.to(device).eval()
         self.context: int = model.config.text_config.max_position_embeddings
         self.device = device
+
+    def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+        from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+        local = {"local_files_only": True, "trust_remote_code": False}
+        with quiet():
+            # The slow processor: the fast ones need torchvision, and differ in the last bits.
+            self.processor: Any = AutoImageProcessor.from_pretrained(folder, use_fast=False, **local)
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **local)
+            model, info = AutoModel.from_pretrained(folder, dtype=dtype, output_loading_info=True, **local)
+        return model, info
 
     def images(self, pictures: Sequence[Image.Image]) -> Tensor:
         """(N, width), of length 1."""
