@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 
 from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
 from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, read_model, resolve, whereabouts
-from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, widths
+from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,9 +163,9 @@ class HFCaptioner(ABC):
         self.model = (model if placed else model.to(self.device)).eval()
 
     def quantisable(self) -> dict[str, int]:
-        """The linear layers of the language region, with their numbers of inputs."""
-        every = widths(self.skeleton())
-        return {name: width for name, width in every.items() if self.region(name) == "language"}
+        """The linear layers of the language region that the scheme takes, with their numbers of inputs."""
+        language = {n: width for n, width in widths(self.skeleton()).items() if self.region(n) == "language"}
+        return {name: width for name, width in language.items() if self.scheme is None or takes(self.scheme, width)}
 
     def pretrained(self, cls: Any, config: Any) -> Any:
         """The checkpoint's model as transformers reads it, quantised on the way where `dtype` says so."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from harness.contracts import CapBenchError, RequestError
+from harness.contracts import CapBenchError
 
 Scheme = Literal["nf4", "int8"]
 """nf4: 4-bit normal floats with double quantisation. int8: LLM.int8() (Dettmers et al. 2022, arXiv 2208.07339)."""
@@ -47,6 +47,11 @@ def fits(scheme: Scheme, width: int) -> bool:
     return scheme == "int8" or width % BLOCK == 0
 
 
+def takes(scheme: Scheme, width: int) -> bool:
+    """Whether a layer of so many inputs can be quantised at all. Some layers of the tiny twins cannot: they stay."""
+    return scheme == "int8" or width % SMALL_BLOCK == 0
+
+
 def quantise(model: nn.Module, scheme: Scheme, compute: torch.dtype, names: Iterable[str], device: str) -> None:
     """Replace the named linear layers that are still plain: what from_pretrained has not read or cannot quantise.
 
@@ -56,7 +61,7 @@ def quantise(model: nn.Module, scheme: Scheme, compute: torch.dtype, names: Iter
     for name in names:
         layer: Any = model.get_submodule(name)
         if not isinstance(layer, kinds):
-            layer = _quantised(name, layer, scheme, compute, device)
+            layer = _quantised(layer, scheme, compute, device)
             parent, _, child = name.rpartition(".")
             setattr(model.get_submodule(parent), child, layer)
         # On some CPUs a 4-bit layer would repack its weights at the first caption: then it computes in bf16, passes
@@ -78,13 +83,9 @@ def check(model: nn.Module, scheme: Scheme, names: Iterable[str], what: str) -> 
             )
 
 
-def _quantised(name: str, plain: nn.Linear, scheme: Scheme, compute: torch.dtype, device: str) -> nn.Module:
+def _quantised(plain: nn.Linear, scheme: Scheme, compute: torch.dtype, device: str) -> nn.Module:
     import bitsandbytes as bnb
 
-    if scheme == "nf4" and plain.in_features % SMALL_BLOCK:
-        raise RequestError(
-            f"{name}: nf4 needs a multiple of {SMALL_BLOCK} inputs, this layer has {plain.in_features}; use dtype=int8"
-        )
     shape = (plain.in_features, plain.out_features, plain.bias is not None)
     weight = plain.weight.detach()
     with torch.device("meta"):  # its own fresh weights are thrown away

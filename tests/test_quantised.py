@@ -65,20 +65,24 @@ def captions(captioner: HFCaptioner) -> list[str]:
 def test_the_linear_layers_of_the_language_region_are_quantised_and_no_others(captioner):
     kind = SCHEMES[captioner.scheme]
     modules = dict(captioner.model.named_modules())
-    linear = {name for name, module in make(captioner.name).skeleton().named_modules() if isinstance(module, nn.Linear)}
+    plain = make(captioner.name).skeleton().named_modules()
+    linear = {name: module.in_features for name, module in plain if isinstance(module, nn.Linear)}
     quantised = {name for name, module in modules.items() if isinstance(module, tuple(SCHEMES.values()))}
-    assert quantised == {name for name in linear if captioner.region(name) == "language"} != set()
+    language = {name for name in linear if captioner.region(name) == "language"}
+    narrow = {name for name in language if kind is bnb.nn.Linear4bit and linear[name] % 32}
+    assert quantised == language - narrow != set()
+    assert narrow == set() or captioner.name == "idefics_9b", "its cross-attention reads a vision tower of 80 values"
     assert all(type(modules[name]) is kind for name in quantised)
     assert {modules[name].weight.dtype for name in quantised} == {
         torch.uint8 if kind is bnb.nn.Linear4bit else torch.int8
     }
     others = {p.dtype for n, p in captioner.model.named_parameters() if n.rpartition(".")[0] not in quantised}
     assert others == {torch.float32}
-    assert {captioner.region(n) for n in linear - quantised} >= {"vision", "connector"}
+    assert {captioner.region(n) for n in linear.keys() - quantised} >= {"vision", "connector"}
     if kind is bnb.nn.Linear4bit:
         states = [modules[name].weight.quant_state for name in quantised]
         assert all(modules[name].in_features % modules[name].weight.quant_state.blocksize == 0 for name in quantised)
-        assert {(s.quant_type, s.nested, s.blocksize) for s in states} == {("nf4", True, size) for size in (32, 64)}
+        assert {(s.quant_type, s.nested, s.blocksize) for s in states} <= {("nf4", True, size) for size in (32, 64)}
         assert {modules[name].compute_dtype for name in quantised} == {captioner.dtype}
 
 
