@@ -14,6 +14,7 @@ COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
     "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
     "leaderboard": ("harness.leaderboard", "rebuild all tables"),
+    "submission": ("harness.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
     "params": ("harness.params", "what each strategy trains in the real architectures, beside the published counts"),
     "doctor": (
         "harness.doctor",
@@ -66,6 +67,18 @@ LEADERBOARD_HELP = """\
 usage: capbench leaderboard [results=FOLDER] [dataset=NAME] [split=NAME] [weights=NAME] [protocol=NAME] [trials=N]
 
 Rebuilds runs.csv, scores.csv, samples.csv and leaderboard.csv, .md, .tex from the files of the runs.
+"""
+
+SUBMISSION_HELP = """\
+usage: capbench submission check captions=FILE [references=FILE | images=FOLDER] [format=NAME]
+       capbench submission write run=FOLDER|ID [results=FOLDER] [out=FILE] [references=FILE] [empty=true] [format=NAME]
+
+check: everything for which ImageCLEFmedical Caption's own program would reject the file or cut a caption, by line.
+write: a file that passes, from the captions of a run; empty=true writes an empty caption for a failed sample.
+
+  format=NAME        imageclef2026 (default, the strictest), imageclef2025, imageclef2023
+  references=FILE    the ground truth, for its ids and their order
+Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was wrong.
 """
 
 PARAMS_HELP = """\
@@ -151,6 +164,8 @@ def _command_help(command: str) -> str:
         return SCORE_HELP.format(protocols=", ".join(found["protocol"]), metrics=", ".join(found["metric"]))
     if command == "doctor":
         return DOCTOR_HELP
+    if command == "submission":
+        return SUBMISSION_HELP
     if command == "params":
         return PARAMS_HELP.format(models=",".join(found["model"]), strategies=",".join(found["lora"]))
     return LEADERBOARD_HELP if command == "leaderboard" else LIST_HELP

@@ -48,4 +48,6 @@ def mixed_pairs(count: int = 20) -> list[Pair]:
 
 
 def numbers(scores: list[Score]) -> np.ndarray:
-    return np.array([[score.values[name] for name in score.values] for score in scores])
+    """[scores, values]; NaN where a score lacks a value that another one has."""
+    names = list(dict.fromkeys(name for score in scores for name in score.values))
+    return np.array([[score.values.get(name, np.nan) for name in names] for score in scores])

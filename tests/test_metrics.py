@@ -12,6 +12,9 @@ from metric_data import NAMES, REFERENCES, ROOT, SAMPLES, build, mixed_pairs, nu
 
 from harness.contracts import Metric
 
+NEUTRAL = {"lengths"}  # describe a caption and judge nothing
+PHANTOM = {"facts"}  # have no values where the reference is no phantom caption
+
 
 @pytest.fixture(params=NAMES)
 def metric(request, metrics) -> Metric:
@@ -67,12 +70,18 @@ def test_one_finite_float_per_pair_and_value(metric):
     scores = metric.score(pairs, REFERENCES)
     assert len(scores) == len(pairs)
     for score in scores:
-        assert tuple(score.values) == metric.values
-        assert score.reason == ""
         assert all(type(value) is float and math.isfinite(value) for value in score.values.values())
+        if metric.name in PHANTOM:
+            assert list(score.values) == [name for name in metric.values if name in score.values]
+            assert bool(score.values) != bool(score.reason)
+        else:
+            assert (tuple(score.values), score.reason) == (metric.values, "")
+    assert any(metric.values[-1] in score.values for score in scores)
 
 
 def test_reference_beats_an_unrelated_caption(metric):
+    if metric.name in NEUTRAL:
+        pytest.skip("has no better and worse")
     sign, value = (1 if metric.higher_is_better else -1), main_value(metric)
     own, foreign = SAMPLES[0].caption, REFERENCES[8]  # `pair` shows the picture of the first sample
     same, other = metric.score([pair(own, own), pair(own, foreign)], REFERENCES)
@@ -81,15 +90,16 @@ def test_reference_beats_an_unrelated_caption(metric):
 
 def test_order_and_company_of_pairs_do_not_matter(metric):
     pairs = mixed_pairs()
-    straight = numbers(metric.score(pairs, REFERENCES))
-    backwards = numbers(metric.score(pairs[::-1], REFERENCES))[::-1]
-    alone = np.vstack([numbers(metric.score([one], REFERENCES)) for one in pairs[:6]])
-    np.testing.assert_allclose(backwards, straight, atol=2e-6)
-    np.testing.assert_allclose(alone, straight[:6], atol=2e-6)
+    straight = metric.score(pairs, REFERENCES)
+    backwards = metric.score(pairs[::-1], REFERENCES)[::-1]
+    alone = [score for one in pairs[-6:] for score in metric.score([one], REFERENCES)]
+    np.testing.assert_allclose(numbers(backwards), numbers(straight), atol=2e-6)
+    np.testing.assert_allclose(numbers(alone), numbers(straight[-6:]), atol=2e-6)
 
 
 def test_a_pair_scores_the_same_twice(metric):
-    one, two, three = metric.score([mixed_pairs()[0], mixed_pairs()[1], mixed_pairs()[0]], REFERENCES)
+    first, second = pair(REFERENCES[-1], REFERENCES[-1]), pair(REFERENCES[-1], REFERENCES[-3])
+    one, two, three = metric.score([first, second, first], REFERENCES)
     assert one == three != two
 
 
@@ -103,7 +113,7 @@ def test_no_pairs_no_scores(metric):
 def test_odd_characters_are_scored(metric, text):
     for score in metric.score([pair(REFERENCES[0], text), pair(text, REFERENCES[0])], REFERENCES):
         assert np.isfinite(list(score.values.values())).all()
-        assert score.values
+        assert score.values or (metric.name in PHANTOM and score.reason)
 
 
 def test_a_caption_of_1500_words_is_scored(metric):

@@ -1,0 +1,90 @@
+"""BLEU (Papineni et al. 2002): shared n-grams of one to four words, with a penalty for short candidates."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import MutableMapping, Sequence
+
+from harness.contracts import Pair, Score
+from harness.metrics._text import Texts, ruling, score_distinct
+from harness.metrics._words import Tokenizer, Words, missing_tokenizer, tokenizer_signature, words
+
+VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
+ORDERS = (1, 2, 3, 4)
+TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap's, in place of 0 in numerators and denominators
+
+
+class Bleu:
+    """Cumulative BLEU-1 to BLEU-4 of one sentence, as pycocoevalcap has it (bleu_scorer.py) for one reference.
+
+    A candidate without a common n-gram of some order gets almost 0, not smoothed further; one of less than four words
+    has no 4-gram and never reaches 1. The mean over samples is not the BLEU of the corpus: for that the counts are
+    values, too, and `corpus` adds them up.
+    """
+
+    values = (
+        "candidate_words", "reference_words", "matches1", "matches2", "matches3", "matches4",
+        "bleu1", "bleu2", "bleu3", "bleu4",
+    )  # fmt: skip
+    needs = frozenset({"reference"})
+    higher_is_better = True
+
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        self.name, self.tokenizer = name, tokenizer
+
+    def missing(self) -> str | None:
+        """Why the metric cannot run here, None when it can."""
+        return missing_tokenizer(self.tokenizer)
+
+    def signature(self) -> str:
+        """What a value depends on besides its texts."""
+        return f"{self.name}|v={VERSION}|{tokenizer_signature(self.tokenizer)}"
+
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Nothing to load."""
+
+    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
+        """One score per pair; `references` are not used."""
+        return score_distinct(pairs, lambda texts: [self._score(text) for text in texts])
+
+    def _score(self, texts: Texts) -> Score:
+        reference, candidate = (words(text, self.tokenizer) for text in texts)
+        matches = [(_ngrams(reference, order) & _ngrams(candidate, order)).total() for order in ORDERS]
+        ruled = ruling(*texts)
+        rates = (
+            _bleu(matches, _possible(len(candidate)), len(candidate), len(reference))
+            if ruled is None
+            else [ruled] * len(ORDERS)
+        )
+        counts = [len(candidate), len(reference), *matches]
+        return Score(dict(zip(self.values, [*map(float, counts), *rates], strict=True)))
+
+
+def corpus(scores: Sequence[Score]) -> dict[str, float]:
+    """bleu1 to bleu4 of all samples together, from the counts of those that have values."""
+    rows = [score.values for score in scores if score.values]
+    matches = [sum(row[f"matches{order}"] for row in rows) for order in ORDERS]
+    possible = [sum(counts) for counts in zip(*(_possible(row["candidate_words"]) for row in rows), strict=True)]
+    lengths = [sum(row[name] for row in rows) for name in ("candidate_words", "reference_words")]
+    return {f"bleu{order}": rate for order, rate in zip(ORDERS, _bleu(matches, possible, *lengths), strict=True)}
+
+
+def _bleu(matches: Sequence[float], possible: Sequence[float], candidate: float, reference: float) -> list[float]:
+    """Geometric means of the first one to four precisions; a candidate shorter than the reference pays for it."""
+    ratio = (candidate + TINY) / (reference + SMALL)
+    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
+    product, rates = 1.0, []
+    for order, found, total in zip(ORDERS, matches, possible, strict=True):
+        product *= (found + TINY) / (total + SMALL)
+        rates.append(product ** (1 / order) * penalty)
+    return rates
+
+
+def _possible(length: float) -> list[float]:
+    """How many n-grams of each order a text of so many words has."""
+    return [max(0, length - order + 1) for order in ORDERS]
+
+
+def _ngrams(text: Words, order: int) -> Counter[Words]:
+    return Counter(text[start : start + order] for start in range(len(text) - order + 1))

@@ -1,0 +1,76 @@
+"""METEOR (Lavie and Agarwal 2007) with its exact and its stem matcher: no Java, no WordNet."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from functools import lru_cache
+
+from harness.contracts import Pair, Score
+from harness.metrics._packages import missing_package, version
+from harness.metrics._text import Texts, ruling, score_distinct
+from harness.metrics._words import Tokenizer, tokenizer_signature, words
+
+VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
+
+
+class Meteor:
+    """NLTK's METEOR without WordNet: synonyms and paraphrases are NOT matched, so it is no METEOR 1.5.
+
+    fmean = p r / (alpha p + (1 - alpha) r) over matched words, lowered by gamma (chunks / matches)^beta, where a chunk
+    is a run of matches in the same order on both sides. Identical texts of m words have 1 - gamma / m^beta, below 1.
+    """
+
+    values = ("meteor",)
+    needs = frozenset({"reference"})
+    higher_is_better = True
+
+    def __init__(self, name: str, tokenizer: Tokenizer, alpha: float, beta: float, gamma: float) -> None:
+        self.name, self.tokenizer = name, tokenizer
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+
+    def missing(self) -> str | None:
+        """Why the metric cannot run here, None when it can."""
+        return missing_package("nltk", "nltk")
+
+    def signature(self) -> str:
+        """What a value depends on besides its texts."""
+        options = f"alpha={self.alpha:g}|beta={self.beta:g}|gamma={self.gamma:g}"
+        matchers = "matchers=exact,porter|synonyms=no|paraphrases=no"
+        library = f"lib=nltk-{version('nltk')}"
+        return f"{self.name}|v={VERSION}|{library}|{matchers}|{options}|{tokenizer_signature(self.tokenizer)}"
+
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Make the stemmer; there is nothing to put on a device."""
+        self._stemmer = _Stemmer()
+
+    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
+        """One score per pair; `references` are not used."""
+        return score_distinct(pairs, lambda texts: [self._score(text) for text in texts])
+
+    def _score(self, texts: Texts) -> Score:
+        from nltk.translate.meteor_score import single_meteor_score
+
+        ruled = ruling(*texts)
+        if ruled is not None:
+            return Score({"meteor": ruled})
+        reference, candidate = (words(text, self.tokenizer) for text in texts)
+        weights = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
+        value = single_meteor_score(reference, candidate, stemmer=self._stemmer, wordnet=_NoSynonyms(), **weights)
+        return Score({"meteor": float(value)})
+
+
+class _Stemmer:
+    """Porter's, each word once."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = lru_cache(maxsize=65_536)(PorterStemmer().stem)
+
+
+class _NoSynonyms:
+    """In the place of WordNet, whose data would be a download."""
+
+    def synsets(self, word: str) -> list[str]:
+        """No word has a synonym."""
+        return []
