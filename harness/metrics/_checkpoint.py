@@ -19,9 +19,14 @@ TEXTS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*",
 
 def locate(checkpoint: str) -> Path | None:
     """Folder of "minilm", a local folder or a hub id that is in the local cache; None when it has no weights here."""
+    folder = find_folder(checkpoint)
+    return folder if folder and (folder / "config.json").is_file() and weight_files(folder) else None
+
+
+def find_folder(checkpoint: str) -> Path | None:
+    """The same folder, whatever is in it."""
     local = Path(checkpoint).expanduser()
-    folder = _minilm() if checkpoint == MINILM else local if local.is_dir() else _cached(checkpoint)
-    return folder if folder and (folder / "config.json").is_file() and _weights(folder) else None
+    return _minilm() if checkpoint == MINILM else local if local.is_dir() else _cached(checkpoint)
 
 
 def how_to_get(checkpoint: str) -> str:
@@ -37,7 +42,7 @@ def how_to_get(checkpoint: str) -> str:
 def digest(folder: Path) -> str:
     """Hex sha256 over config, tokenizer and weight files: names and bytes of what a result can depend on."""
     texts = [path for pattern in TEXTS for path in folder.glob(pattern)]
-    return hash_files(folder, [*texts, *_weights(folder)])
+    return hash_files(folder, [*texts, *weight_files(folder)])
 
 
 @contextmanager
@@ -60,7 +65,8 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would read; none when there are none."""
     found = ([*folder.glob(pattern)] for pattern in WEIGHTS)
     return next(filter(None, found), [])
 
