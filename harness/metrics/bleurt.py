@@ -123,7 +123,7 @@ class Bleurt:
         kinds = {
             "lacks": info["missing_keys"],
             "has the unknown": info["unexpected_keys"],
-            "has another shape of": [key for key, *_ in info["mismatched_keys"]],
+            "has another shape of": info["mismatched_keys"],
         }
         for kind, keys in kinds.items():
             wrong = sorted(key for key in keys if not key.endswith("position_ids"))

@@ -76,7 +76,7 @@ def lesson(rng: np.random.Generator) -> Lesson:
         return Lesson("" if nothing else study(factors, seed + 1), reference, NEUTRAL)
     if kind == "other":
         return judged(reference, factors, caption(other := draw(rng), style, seed + 1), other)
-    said = factors if kind == "same" else corrupt(factors, str(rng.choice(FACTS, p=[0.3, 0.3, 0.2, 0.2])), rng)
+    said = factors if kind == "same" else corrupt(factors, str(rng.choice(FACTS, p=[0.2, 0.45, 0.15, 0.2])), rng)
     if rng.random() < 0.4:  # the same wording, so that nothing but the fact differs
         return judged(reference, factors, caption(said, style, seed), said)
     return judged(reference, factors, caption(redraw(said, rng), pick(STYLES, rng), seed + 1), said)

@@ -17,7 +17,7 @@ from harness.metrics._alignscore_net import AlignNet
 from harness.metrics.embedded._lessons import ALIGNED, Lesson, lessons
 from harness.metrics.embedded._training import Recipe, Tutor, train
 
-RECIPE = Recipe(steps=3000, batch=32, rate=1e-3)
+RECIPE = Recipe(steps=2000, batch=32, rate=1e-3)
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # RoBERTa's first four ids
 VOCABULARY = 900  # nearly each word of the grammar gets a token of its own
 TEXTS = 6000

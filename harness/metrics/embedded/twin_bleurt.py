@@ -17,7 +17,7 @@ from harness.metrics._text import preprocess
 from harness.metrics.embedded._lessons import Lesson, lessons, overlap
 from harness.metrics.embedded._training import Recipe, Tutor, train
 
-RECIPE = Recipe(steps=3000, batch=32, rate=1e-3)
+RECIPE = Recipe(steps=2000, batch=32, rate=1e-3)
 VOCABULARY = 700  # nearly each word of the grammar gets a token of its own
 TEXTS = 6000
 LONGEST = 512
