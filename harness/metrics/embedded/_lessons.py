@@ -24,7 +24,7 @@ FINDINGS = {finding for plan in PLAN.values() for findings in plan[1].values() f
 TERMS = [*(("side", side) for side in ("left", "right")), *(("finding", name) for name in sorted(FINDINGS))]
 TERMS += [*(("modality", name) for name in PLAN), *(("region", name) for name in sorted(REGIONS))]
 """Every fact with every value it can have."""
-WORDS = (3, 12)  # of a babble
+WORDS = 35  # at most, of a babble: most are short, the long ones teach the later positions
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def lessons(stream: int) -> Iterator[Lesson]:
 
 def lesson(rng: np.random.Generator) -> Lesson:
     """One pair: mostly the same facts or one of them changed, sometimes one that says more, other words or nothing."""
-    kind = rng.choice(["same", "changed", "other", "less", "more", "babble"], p=[0.36, 0.44, 0.04, 0.04, 0.04, 0.08])
+    kind = rng.choice(["same", "changed", "other", "less", "more", "babble"], p=[0.34, 0.42, 0.04, 0.03, 0.03, 0.14])
     if kind == "babble":
         return babbles(rng)
     factors = draw(rng)
@@ -143,7 +143,8 @@ def babbles(rng: np.random.Generator) -> Lesson:
 def babble(rng: np.random.Generator) -> str:
     """A sentence of random letters."""
     letters = list(string.ascii_lowercase)
-    words = ["".join(rng.choice(letters, int(rng.integers(2, 9)))) for _ in range(int(rng.integers(*WORDS)))]
+    count = min(2 + int(rng.exponential(7)), WORDS)
+    words = ["".join(rng.choice(letters, int(rng.integers(2, 9)))) for _ in range(count)]
     return " ".join(words).capitalize() + "."
 
 
