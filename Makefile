@@ -1,11 +1,12 @@
 # make demo | make test: each sets up the environment on a fresh machine and reuses it afterwards.
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 # An environment fits as long as the pins, the dependencies and this folder are the same: then nothing is installed.
 STAMP := $(VENV)/.capbench-$(shell (cat pyproject.toml constraints.txt Makefile; pwd) | cksum | cut -d' ' -f1)
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint twins clean
+.PHONY: env demo test long lint twins clean
 
 env: $(STAMP)
 
@@ -23,7 +24,11 @@ demo: env
 	$(BIN)/capbench run experiment=demo
 
 test: env lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+
+# What takes minutes: every captioner with every strategy.
+long: env
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m long
 
 lint: env
 	$(BIN)/ruff check .

@@ -391,14 +391,28 @@ class ScoreProtocol:
     """A named, versioned set of metrics, options and averages.
 
     columns: leaderboard column -> {metric, value, options}; averages: column -> the columns it is the mean of,
-    in the order they are computed. `note` is printed with every table.
+    in the order they are computed; primary: the column that ranks; official: the names of an organiser's scores.json.
+    `note` is printed with every table.
     """
 
     name: str
     version: int
     columns: Mapping[str, Mapping[str, Any]]
     averages: Mapping[str, Sequence[str]]
+    primary: str
     note: str = ""
+    official: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that every name stands for a column or an average."""
+        known = {*self.columns, *self.averages}
+        for name in (
+            self.primary,
+            *self.official.values(),
+            *(part for parts in self.averages.values() for part in parts),
+        ):
+            if name not in known:
+                raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")
 
 
 def _at_least(name: str, value: float, least: float) -> None:

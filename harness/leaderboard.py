@@ -178,15 +178,17 @@ def _with_scores(
         table[name] = [values[name].mean() for values in full]
     if not used.any():
         return table
-    composites = [name for name in AVERAGES if name in full[0].columns and table[name].notna().all()]
+    primary = record["protocol"]["primary"]
+    composites = [name for name in (*AVERAGES, primary) if name in full[0].columns and table[name].notna().all()]
+    composites = list(dict.fromkeys(composites))
     stacked = np.concatenate([values[composites].to_numpy(float) for values in full], axis=1)
     means = stats.bootstrap(stacked, trials, SEED).reshape(trials, len(full), len(composites))
     for index, name in enumerate(composites):
-        table[f"{name}_ci_low"], table[f"{name}_ci_high"] = stats.interval(means[:, :, index])
-    if "overall" in composites:
-        overall = means[:, :, composites.index("overall")]
-        table["rank_low"], table["rank_high"] = stats.ranks(overall)
-        table["rank"] = table["overall"].rank(method="min", ascending=False).astype(int)
+        if name in AVERAGES:
+            table[f"{name}_ci_low"], table[f"{name}_ci_high"] = stats.interval(means[:, :, index])
+    if primary in composites:
+        table["rank_low"], table["rank_high"] = stats.ranks(means[:, :, composites.index(primary)])
+        table["rank"] = table[primary].rank(method="min", ascending=False).astype(int)
     return table
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import gc
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import cell, config, provenance
 from harness.arguments import parse
-from harness.contracts import Refused, RequestError, ScoreProtocol, Split
+from harness.contracts import Refused, RequestError, Split
 from harness.leaderboard import finish
 from harness.progress import console, errors
-from harness.score import columns, pick_device
-from harness.scoring import Column, Scorable, score
+from harness.score import pick_device, plan, scorable
+from harness.scoring import Plan, score
 from harness.store import SHORT, digest, make_folder, read_manifest, write_text
 from harness.tables import Run
 
@@ -34,15 +34,6 @@ class Settings:
     device: str
     threads: int | None
     metrics: list[str]
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How the runs of one protocol are scored."""
-
-    protocol: ScoreProtocol
-    columns: Sequence[Column]
-    device: str
 
 
 class Once:
@@ -69,31 +60,41 @@ def main(argv: Sequence[str]) -> int:
         return 0
     for one in cells:  # everything is built once before anything runs: a wrong value costs no time
         _parts(one, {})
-    scorings = [_scoring(one, arguments.config_dir) for one in _by_protocol(cells)]
+    plans = [plan(one, arguments.config_dir) for one in _by_protocol(cells)]
     results = make_folder(_one_results(cells))
-    outcomes = _work(cells, results, sweep=arguments.multirun or len(cells) > 1)
+    datasets: dict[str, Once] = {}
+    outcomes = _work(cells, results, datasets, sweep=arguments.multirun or len(cells) > 1)
     ended = [(one, o) for one, o in zip(cells, outcomes, strict=True) if isinstance(o, cell.Outcome)]
-    for scoring in scorings:
-        folders = [o.folder for one, o in ended if one.config["protocol"]["name"] == scoring.protocol.name]
-        runs = [Run(folder, read_manifest(folder) or {}) for folder in folders]
-        score([Scorable(run.folder, run.rows) for run in runs], scoring.columns, scoring.protocol, scoring.device)
+    failed = _score(ended, plans, datasets, results)
     if ended:
         row = (read_manifest(ended[0][1].folder) or {})["row"]
         wanted = {key: row[key] for key in ("dataset", "split", "weights")}
         finish(results, TRIALS, **wanted, protocol=ended[0][0].config["protocol"]["name"])
-    return _summary(cells, outcomes)
+    return max(_summary(cells, outcomes), failed)
+
+
+def _score(
+    ended: Sequence[tuple[config.Cell, cell.Outcome]], plans: Sequence[Plan], datasets: dict[str, Once], results: Path
+) -> int:
+    """Score every run by the protocol of its cell. 1 when a metric failed."""
+
+    def load(node: Mapping[str, Any], split: str) -> Split:
+        return datasets[digest(node)].load(split)
+
+    failed = False
+    for one in plans:
+        mine = [(c, o.folder) for c, o in ended if c.config["protocol"]["name"] == one.protocol.name]
+        runs = [Run(folder, read_manifest(folder) or {}) for _, folder in mine]
+        if runs:
+            settings: Settings = config.settings(mine[0][0], Settings)
+            device = pick_device(settings.device, settings.threads)
+            failed |= bool(score([scorable(run, load) for run in runs], [one], device, results).failed)
+    return int(failed)
 
 
 def _by_protocol(cells: Sequence[config.Cell]) -> list[config.Cell]:
     """The first cell of each protocol in a sweep."""
     return list({one.config["protocol"]["name"]: one for one in reversed(cells)}.values())
-
-
-def _scoring(one: config.Cell, config_dir: str | None) -> Scoring:
-    settings: Settings = config.settings(one, Settings)
-    protocol: ScoreProtocol = config.build(one, "protocol")
-    made = columns(protocol, settings.metrics, config_dir)
-    return Scoring(protocol, made, pick_device(settings.device, settings.threads))
 
 
 def _one_results(cells: Sequence[config.Cell]) -> Path:
@@ -103,8 +104,9 @@ def _one_results(cells: Sequence[config.Cell]) -> Path:
     return Path(folders[0])
 
 
-def _work(cells: Sequence[config.Cell], results: Path, *, sweep: bool) -> list[cell.Outcome | Exception]:
-    datasets: dict[str, Once] = {}
+def _work(
+    cells: Sequence[config.Cell], results: Path, datasets: dict[str, Once], *, sweep: bool
+) -> list[cell.Outcome | Exception]:
     outcomes: list[cell.Outcome | Exception] = []
     for number, one in enumerate(cells, start=1):
         start = time.perf_counter()

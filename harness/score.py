@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import config
 from harness.arguments import parse
 from harness.captions import read_captions
-from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol
+from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol, Split
 from harness.leaderboard import finish
 from harness.progress import console, errors
-from harness.scoring import Column, Scorable, score
-from harness.store import SHORT, digest, make_folder
+from harness.scoring import Column, Images, Plan, Scorable, Scoring, score
+from harness.store import SHORT, digest, make_folder, write_json
 from harness.tables import Run, find_runs, samples_table, scores_table, write_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRIALS = 1000
 
@@ -46,21 +50,44 @@ class Submission(Run):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Score runs or files and write the tables."""
+    """Score runs or files by one or several protocols and write the tables."""
     arguments = parse("score", argv)
-    one = config.cells("score", arguments.overrides, config_dir=arguments.config_dir)[0]
-    settings: Settings = config.settings(one, Settings)
-    protocol: ScoreProtocol = config.build(one, "protocol")
+    cells = config.cells("score", arguments.overrides, multirun=True, config_dir=arguments.config_dir)
+    settings: Settings = config.settings(cells[0], Settings)
+    plans = [plan(cell, arguments.config_dir) for cell in cells]
     device = pick_device(settings.device, settings.threads)
     if settings.captions or settings.references:
-        return _score_files(settings, protocol, device, arguments.config_dir)
+        return _score_files(settings, cells[0], plans, device)
     runs = [run for run in find_runs(Path(settings.results)) if run.status != "failed"]
     if not runs:
         raise RequestError(f"results={settings.results}: no finished run to score; start with `capbench run`")
-    made = columns(protocol, settings.metrics, arguments.config_dir)
-    score([Scorable(run.folder, run.rows) for run in runs], made, protocol, device)
-    finish(Path(settings.results), TRIALS, protocol=protocol.name)
-    return 0
+    ended = score([scorable(run) for run in runs], plans, device, Path(settings.results))
+    finish(Path(settings.results), TRIALS, protocol=plans[0].protocol.name)
+    return 1 if ended.failed else 0
+
+
+def plan(cell: config.Cell, config_dir: str | None) -> Plan:
+    """A cell's protocol with its metrics and the further ones that were asked for."""
+    protocol: ScoreProtocol = config.build(cell, "protocol")
+    return Plan(protocol, columns(protocol, cell.config["metrics"], config_dir))
+
+
+def scorable(run: Run, load: Callable[[Mapping[str, Any], str], Split] | None = None) -> Scorable:
+    """A run with its captions; where a metric looks at pictures, they come from the dataset of the manifest.
+
+    load: (dataset node, split) -> the split, for datasets that are in memory already.
+    """
+    return Scorable(run.folder, run.rows, cache(partial(_images, run, load or _load)))
+
+
+def _images(run: Run, load: Callable[[Mapping[str, Any], str], Split]) -> Images:
+    split = load(run.manifest["config"]["dataset"], run.row["split"])
+    return {sample.id: sample.images[0] for sample in split.samples}
+
+
+def _load(node: Mapping[str, Any], split: str) -> Split:
+    found: Split = config.build_node(node, "dataset").load(split)
+    return found
 
 
 def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | None) -> list[Column]:
@@ -100,7 +127,7 @@ def _metric(name: str, options: Mapping[str, Any], config_dir: str | None) -> Me
     return metric
 
 
-def _score_files(settings: Settings, protocol: ScoreProtocol, device: str, config_dir: str | None) -> int:
+def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], device: str) -> int:
     if not (settings.captions and settings.references):
         raise RequestError("captions=FILE and references=FILE belong together; one of them is missing")
     results = make_folder(Path(settings.results))
@@ -110,30 +137,42 @@ def _score_files(settings: Settings, protocol: ScoreProtocol, device: str, confi
         )
     rows = _rows(settings.captions, settings.references)
     name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
-    made = columns(protocol, settings.metrics, config_dir)
-    blank = score([Scorable(results, rows)], made, protocol, device)
+    images = config.build(cell, "pictures").load() if settings.images else {}
+    ended = score([Scorable(results, rows, lambda: images)], plans, device, results)
     run = Submission(results, {"status": "ok", "row": {"run_id": name}}, tuple(rows))
     write_csv(samples_table(run), results / "samples.csv")
     table = scores_table([run], TRIALS)
     write_csv(table, results / "scores.csv")
-    for row in table.to_dict("records"):
-        interval = (
-            f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
-            if row["value"] == row["value"]
-            else "blank"
-        )
-        console.print(f"{row['metric']:12} {interval}  n={row['n']} failed={row['n_failed']}", markup=False)
-    for column, reason in blank.items():
-        console.print(f"{column} is blank: {reason}", markup=False)
-    console.print(
-        f"{protocol.note}\nscores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False
-    )
+    for one in plans:
+        _report(one, table[table["protocol"] == one.protocol.name].set_index("metric"), ended, results)
+    console.print(f"scores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False)
     failed = sum(row["status"] != "ok" for row in rows)
     if failed:
         errors.print(
             f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False
         )
-    return 1 if failed else 0
+    return 1 if failed or ended.failed else 0
+
+
+def _report(one: Plan, table: pd.DataFrame, ended: Scoring, results: Path) -> None:
+    """The values on the terminal and, where the protocol has an official form, as the organisers' scores.json."""
+    console.print(f"protocol {one.protocol.name} (version {one.protocol.version}): {one.protocol.note}", markup=False)
+    for name, row in table.iterrows():
+        spread = f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
+        coverage = ", ".join(f"{key[2:]} {row[key]}" for key in ("n_failed", "n_empty", "n_truncated") if row[key])
+        value = spread if row["value"] == row["value"] else "blank"
+        console.print(f"{name:12} {value}  n {row['n']}{', ' if coverage else ''}{coverage}", markup=False)
+    for column in one.columns:
+        if column.name in ended.blank:
+            console.print(f"{column.name} is blank: {ended.blank[column.name]}", markup=False)
+    if one.protocol.official:
+        means = table["value"].to_dict()
+        values = {
+            key: None if means[name] != means[name] else means[name] for key, name in one.protocol.official.items()
+        }
+        path = results / f"scores-{one.protocol.name}.json"
+        write_json(path, values)
+        console.print(f"official form: {path}", markup=False)
 
 
 def _rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:

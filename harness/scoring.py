@@ -1,28 +1,36 @@
-"""Scores per sample: every metric sees each distinct pair once, over all runs together."""
+"""Scores per sample: every metric sees each distinct pair once, over all runs and protocols together."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import Metric, Pair, Score, ScoreProtocol
-from harness.progress import bar
+from harness.cache import Cache
+from harness.contracts import ImageError, ImageSource, Metric, Pair, Score, ScoreProtocol
+from harness.progress import bar, errors
 from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
 
-CHUNK = 512  # pairs between two steps of the progress bar
+CHUNK = 2048  # pairs given to a metric at once, and kept once they are scored: an interrupted scoring loses no more
+
+Images = Mapping[str, ImageSource]
 
 
 @dataclass(frozen=True)
 class Scorable:
-    """The rows of one run and the folder its scores go to. A row: id, status, reference, caption."""
+    """The rows of one run and the folder its scores go to. A row: id, status, reference, caption.
+
+    images: the picture of each id, asked for only when a metric looks at pictures. Raises CapBenchError.
+    """
 
     folder: Path
     rows: Sequence[Mapping[str, Any]]
+    images: Callable[[], Images] = dict
 
     def texts(self) -> str:
         """Hex digest of what a text metric sees of this run."""
@@ -38,24 +46,52 @@ class Column:
     value: str
 
 
-def score(runs: Sequence[Scorable], columns: Sequence[Column], protocol: ScoreProtocol, device: str) -> dict[str, str]:
-    """Fill missing score files and write each run's `scores/<protocol>.json`. Returns column -> why it is blank."""
-    blank: dict[str, str] = {}
-    entries: dict[str, list[dict[str, Any]]] = {}
-    for column in columns:
+@dataclass(frozen=True)
+class Plan:
+    """A protocol with its columns, built."""
+
+    protocol: ScoreProtocol
+    columns: Sequence[Column]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One row as a metric sees it: a pair with its key, or the score of a row that cannot be compared."""
+
+    key: str
+    pair: Pair | None
+    score: Score | None = None
+
+
+@dataclass
+class Scoring:
+    """What scoring ended with. blank: column -> why it has no values; failed: metric -> its error."""
+
+    blank: dict[str, str]
+    failed: dict[str, str]
+
+
+def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results: Path) -> Scoring:
+    """Fill missing score files and write each run's `scores/<protocol>.json`.
+
+    Several protocols may share a metric: it runs once. A metric that fails leaves its columns blank and stops no other.
+    """
+    ended = Scoring({}, {})
+    entries: dict[str, list[dict[str, Any]] | str] = {}
+    cache = Cache(results / "cache")
+    for column in (column for plan in plans for column in plan.columns):
         reason = column.metric.missing()
-        if reason:
-            blank[column.name] = reason
-            entries[column.name] = [{"missing": reason}] * len(runs)
-        else:
-            entries[column.name] = _score_column(runs, column, device)
-    for index, run in enumerate(runs):
-        found = {name: rows[index] for name, rows in entries.items()}
-        record = {"protocol": asdict(protocol), "columns": found, "texts": run.texts()}
-        target = run.folder / "scores" / f"{protocol.name}.json"
-        if not target.is_file() or read_json(target) != json_plain(record):
-            write_json(target, record)
-    return blank
+        key = reason or column.metric.signature()
+        if key not in entries:
+            entries[key] = reason or _shielded(runs, column.metric, device, cache, results, ended)
+        found = entries[key]
+        if isinstance(found, str):
+            ended.blank[column.name] = found
+    cache.close()
+    for plan in plans:
+        for place, run in enumerate(runs):
+            _write_record(run, plan, [_entry(column, entries, place) for column in plan.columns])
+    return ended
 
 
 def json_plain(value: Any) -> Any:
@@ -63,56 +99,114 @@ def json_plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _score_column(runs: Sequence[Scorable], column: Column, device: str) -> list[dict[str, Any]]:
-    """One metric over all runs: only runs without a file for this signature and these texts are computed."""
-    metric, signature = column.metric, column.metric.signature()
-    files = [run.folder / "scores" / f"{metric.name}-{digest([signature, run.texts()])[:SHORT]}.csv" for run in runs]
-    todo = [(run, file) for run, file in zip(runs, files, strict=True) if not file.is_file()]
-    if todo:
-        metric.load(device, {})
-    for references, group in _by_references(todo).items():
-        _score_group(metric, list(references), group)
-    facts = {"value": column.value, "signature": signature, "higher_is_better": metric.higher_is_better}
-    return [{"file": file.name, "sha256": file_digest(file), **facts} for file in files]
+def _entry(column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int) -> dict[str, Any]:
+    """A column's entry in the record of one run."""
+    found = entries[column.metric.missing() or column.metric.signature()]
+    if isinstance(found, str):
+        return {"missing": found}
+    facts = {"signature": column.metric.signature(), "higher_is_better": column.metric.higher_is_better}
+    return {**found[place], "value": column.value, **facts}
 
 
-def _by_references(
-    todo: Sequence[tuple[Scorable, Path]],
-) -> dict[tuple[str, ...], list[tuple[Scorable, Path]]]:
-    """Runs on the same split share their references, and with them a metric's corpus statistics."""
-    groups: dict[tuple[str, ...], list[tuple[Scorable, Path]]] = {}
-    for run, file in todo:
-        groups.setdefault(tuple(row["reference"] for row in run.rows), []).append((run, file))
+def _write_record(run: Scorable, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> None:
+    columns = {column.name: entry for column, entry in zip(plan.columns, entries, strict=True)}
+    record = {"protocol": asdict(plan.protocol), "columns": columns, "texts": run.texts()}
+    target = run.folder / "scores" / f"{plan.protocol.name}.json"
+    if not target.is_file() or read_json(target) != json_plain(record):
+        write_json(target, record)
+
+
+def _shielded(
+    runs: Sequence[Scorable], metric: Metric, device: str, cache: Cache, results: Path, ended: Scoring
+) -> list[dict[str, Any]] | str:
+    """One metric over all runs, or why it failed: its error is kept, whatever it is, and the other metrics go on."""
+    try:
+        return _score_metric(runs, metric, device, cache)
+    except Exception as error:  # noqa: BLE001 - whatever a metric's library raises
+        log = results / "logs" / f"score-{metric.name}.log"
+        write_text(log, "".join(traceback.format_exception(error)))
+        first = (str(error).strip().splitlines() or [""])[0]
+        ended.failed[metric.name] = f"failed: {type(error).__name__}: {first}"
+        errors.print(f"capbench: {metric.name} {ended.failed[metric.name]}; the whole error: {log}", markup=False)
+        return ended.failed[metric.name]
+
+
+def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: Cache) -> list[dict[str, Any]]:
+    """One file per run; only what neither a file nor the cache holds is computed."""
+    signature = metric.signature()
+    compared = [_compared(run, metric, signature) for run in runs]
+    files = [
+        run.folder / "scores" / f"{metric.name}-{digest([row.key for row in rows])[:SHORT]}.csv"
+        for run, rows in zip(runs, compared, strict=True)
+    ]
+    todo = [place for place, file in enumerate(files) if not file.is_file()]
+    for references, places in _by_corpus(runs, metric, todo).items():
+        wanted = {row.key: row.pair for place in places for row in compared[place] if row.pair is not None}
+        scores = _scores(metric, wanted, list(references), device, cache)
+        for place in places:
+            found = [row.score or scores[row.key] for row in compared[place]]
+            write_text(files[place], _score_csv(metric, runs[place].rows, found))
+    return [{"file": file.name, "sha256": file_digest(file)} for file in files]
+
+
+def _compared(run: Scorable, metric: Metric, signature: str) -> list[Compared]:
+    corpus = digest([row["reference"] for row in run.rows]) if "corpus" in metric.needs else ""
+    images = run.images() if "image" in metric.needs else None
+    return [_row(row, signature, corpus, images) for row in run.rows]
+
+
+def _row(row: Mapping[str, Any], signature: str, corpus: str, images: Images | None) -> Compared:
+    known = [signature, corpus, row["reference"], row["caption"]]
+    if row["status"] != "ok":
+        return Compared(digest([*known, row["id"]]), None, Score({}, row.get("error") or "no caption"))
+    if images is None:
+        return Compared(digest(known), Pair(row["reference"], row["caption"]))
+    if row["id"] not in images:
+        return Compared(digest([*known, row["id"]]), None, Score({}, "no picture of this id"))
+    image = images[row["id"]]
+    try:
+        return Compared(digest([*known, image.digest()]), Pair(row["reference"], row["caption"], image))
+    except ImageError as error:
+        return Compared(digest([*known, row["id"]]), None, Score({}, f"the picture cannot be read: {error}"))
+
+
+def _by_corpus(runs: Sequence[Scorable], metric: Metric, places: Sequence[int]) -> dict[tuple[str, ...], list[int]]:
+    """Places of the runs by the references that a value depends on besides its own; none for most metrics."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place in places:
+        corpus = tuple(row["reference"] for row in runs[place].rows) if "corpus" in metric.needs else ()
+        groups.setdefault(corpus, []).append(place)
     return groups
 
 
-def _score_group(metric: Metric, references: list[str], group: Sequence[tuple[Scorable, Path]]) -> None:
-    pairs = {
-        (row["reference"], row["caption"]): Pair(row["reference"], row["caption"])
-        for run, _ in group
-        for row in run.rows
-        if row["status"] == "ok"
-    }
-    keys = sorted(pairs, key=lambda key: (len(key[0]) + len(key[1]), key))  # alike lengths together: less padding
-    scores: dict[tuple[str, str], Score] = {}
-    with bar(f"score {metric.name}", len(keys)) as advance:
-        for start in range(0, len(keys), CHUNK):
-            part = keys[start : start + CHUNK]
-            scores |= dict(zip(part, metric.score([pairs[k] for k in part], references), strict=True))
+def _scores(
+    metric: Metric, pairs: Mapping[str, Pair], references: Sequence[str], device: str, cache: Cache
+) -> dict[str, Score]:
+    """Scores by key, from the cache or from the metric. Failures are not kept: the next time may be better."""
+    found = {key: Score(json.loads(value)) for key, value in cache.scores.read(list(pairs)).items()}
+    # Pairs with one reference, or of like length, stand together: less padding, and a reference is read once.
+    rest = sorted(
+        pairs.keys() - found.keys(),
+        key=lambda key: (len(pairs[key].reference), pairs[key].reference, len(pairs[key].candidate), key),
+    )
+    if rest:
+        metric.load(device, cache.features)
+    with bar(f"score {metric.name}", len(pairs), len(found)) as advance:
+        for start in range(0, len(rest), CHUNK):
+            part = rest[start : start + CHUNK]
+            new = dict(zip(part, metric.score([pairs[key] for key in part], references), strict=True))
+            good = {key: json.dumps(dict(made.values)).encode() for key, made in new.items() if made.values}
+            cache.scores.write(good)
+            found |= new
             advance(len(part))
-    for run, file in group:
-        write_text(file, _score_csv(metric, run.rows, scores))
+    return found
 
 
-def _score_csv(metric: Metric, rows: Sequence[Mapping[str, Any]], scores: Mapping[tuple[str, str], Score]) -> str:
+def _score_csv(metric: Metric, rows: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["id", *metric.values, "reason"])
-    for row in rows:
-        if row["status"] == "ok":
-            result = scores[row["reference"], row["caption"]]
-        else:
-            result = Score({}, row.get("error") or "no caption")
+    for row, result in zip(rows, scores, strict=True):
         cells = [repr(float(result.values[name])) if name in result.values else "" for name in metric.values]
         writer.writerow([row["id"], *cells, result.reason])
     return buffer.getvalue()

@@ -21,7 +21,8 @@ RUN_COLUMNS = (
     "peak_memory_bytes", "device", "status", "error", "started_at", "finished_at", "config_hash", "code_version",
 )  # fmt: skip
 SCORE_COLUMNS = (
-    "run_id", "protocol", "metric", "value", "ci_low", "ci_high", "n", "n_failed", "higher_is_better", "signature",
+    "run_id", "protocol", "metric", "value", "ci_low", "ci_high", "n", "n_failed", "n_empty", "n_truncated",
+    "higher_is_better", "signature",
 )  # fmt: skip
 SAMPLE_COLUMNS = ("id", "modality", "reference", "caption", "status")
 METRIC_COLUMNS = ("similarity", "bertscore", "rouge", "bleurt", "umls_f1", "alignscore")
@@ -72,6 +73,13 @@ class Run:
             raise Damaged(f"{path}: the scores are gone; run `capbench score` to make them again")
         values: np.ndarray = pd.read_csv(path, usecols=[column["value"]])[column["value"]].to_numpy(float)
         return values
+
+    def truncated(self, column: Mapping[str, Any]) -> int:
+        """How many pairs a metric could not read to the end; 0 for a metric without a limit."""
+        if "file" not in column:
+            return 0
+        table = pd.read_csv(self.folder / "scores" / str(column["file"]))
+        return int((table["truncated"] > 0).sum()) if "truncated" in table else 0
 
 
 def find_runs(results: Path) -> list[Run]:
@@ -141,6 +149,7 @@ def _score_rows(run: Run, protocol: str, record: Mapping[str, Any], trials: int)
     used = common_rows(values, present)
     table = add_averages(values[used], record["protocol"]["averages"])
     lows, highs = _intervals(table, trials)
+    empty = sum(row["caption"] == "" for row in run.rows)
     rows = []
     for name in table.columns:
         column = columns.get(name, {})
@@ -155,6 +164,8 @@ def _score_rows(run: Run, protocol: str, record: Mapping[str, Any], trials: int)
                 "ci_high": highs[name],
                 "n": int(used.sum()),
                 "n_failed": int((~used).sum()),
+                "n_empty": empty,
+                "n_truncated": run.truncated(column),
                 "higher_is_better": column.get("higher_is_better", True),
                 "signature": column.get("signature") or column.get("missing") or _average_signature(name, record),
             }

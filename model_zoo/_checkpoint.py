@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from harness.contracts import RequestError
@@ -197,10 +197,13 @@ def read_model(
     attention: str,
     may_lack: str = "",
     may_ignore: str = "",
+    bits: BitsAndBytesConfig | None = None,
+    device: str = "cpu",
     **options: bool,
 ) -> Any:
     """A transformers model with every weight accounted for. `may_lack`, `may_ignore`: patterns over full key names.
 
+    bits: how to quantise while reading; the model then lies on `device`, otherwise on the CPU.
     Raises RequestError naming a key that is missing, left over or of another shape.
     """
     weight_files(folder)
@@ -214,6 +217,7 @@ def read_model(
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **({} if bits is None else {"quantization_config": bits, "device_map": {"": device}}),
             **options,
         )
     if info["mismatched_keys"]:

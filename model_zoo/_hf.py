@@ -14,7 +14,8 @@ import torch
 from transformers import GenerationConfig
 
 from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
-from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, resolve, whereabouts
+from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, read_model, resolve, whereabouts
+from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, widths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Kind = Literal["LVLM", "SVLM", "baseline"]
-Dtype = Literal["auto", "float32", "bfloat16"]
+Float = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "nf4", "int8"]
+"""nf4, int8: the language layers in 4 or 8 bits (QLoRA), all else and all computing as `auto`."""
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
 
 IGNORED = -100  # the label that cross-entropy skips
@@ -68,8 +71,10 @@ class HFCaptioner(ABC):
         self.attention = attention
         self.references = {reference.part: reference for reference in references}
         # bf16 and not fp16: some real models overflow or give NaN in fp16. A twin runs on a CPU, where fp32 is faster.
-        half = dtype == "bfloat16" or (dtype == "auto" and weights == "hub")
+        half = dtype == "bfloat16" or (dtype != "float32" and weights == "hub")
         self.dtype = torch.bfloat16 if half else torch.float32
+        self.scheme: Scheme | None = dtype if dtype in ("nf4", "int8") else None
+        self.device = "cpu"
 
     # ------------------------------------------------------------ what a family says
 
@@ -84,7 +89,7 @@ class HFCaptioner(ABC):
 
     @abstractmethod
     def read(self) -> nn.Module:
-        """The model with its weights, on the CPU."""
+        """The model with its weights: `pretrained`, or a native one on the CPU, whose layers `load` quantises."""
 
     @cached_property
     @abstractmethod
@@ -146,7 +151,30 @@ class HFCaptioner(ABC):
 
     def load(self, device: str) -> None:
         """Read the checkpoint into `model`."""
-        self.model = self.read().to(device).eval()
+        # Trainer wants to know which of several devices quantised weights lie on.
+        self.device = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+        model = self.read()
+        if self.scheme is not None:
+            names = self.quantisable()
+            quantise(model, self.scheme, self.dtype, names, self.device)
+            check(model, self.scheme, names, self.name)
+        # One that from_pretrained has quantised is in its place and refuses to be moved.
+        placed = getattr(model, "is_quantized", False)
+        self.model = (model if placed else model.to(self.device)).eval()
+
+    def quantisable(self) -> dict[str, int]:
+        """The linear layers of the language region, with their numbers of inputs."""
+        every = widths(self.skeleton())
+        return {name: width for name, width in every.items() if self.region(name) == "language"}
+
+    def pretrained(self, cls: Any, config: Any) -> Any:
+        """The checkpoint's model as transformers reads it, quantised on the way where `dtype` says so."""
+        bits = None
+        if self.scheme is not None:
+            ready = {name for name, width in self.quantisable().items() if fits(self.scheme, width)}
+            bits = bnb_config(self.scheme, self.dtype, kept=widths(self.skeleton()).keys() - ready)
+        model = read_model(cls, self.folder(), config, self.dtype, self.attention, bits=bits, device=self.device)
+        return without_generation_defaults(model)
 
     def region(self, module: str) -> Region:
         """The region of a module or parameter, by its full name."""
@@ -224,7 +252,13 @@ class HFCaptioner(ABC):
     # ------------------------------------------------------------ generation
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
-        """One caption per example, greedy; the examples are one batch."""
+        """One caption per example, greedy; the examples are one batch.
+
+        Under int8 each is a batch of its own: LLM.int8() looks for large activations over the whole batch, so that
+        captions would depend on their neighbours.
+        """
+        if self.scheme == "int8" and len(examples) > 1:
+            return [made for example in examples for made in self.generate([example], decoding)]
         batch = self.prompts([self.row(example) for example in examples])
         device = next(self.model.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}

@@ -26,7 +26,7 @@ from model_zoo._checkpoint import (
     weight_files,
 )
 from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
-from model_zoo._hf import Dtype, HFCaptioner, Kind, Row, only_image, stages
+from model_zoo._hf import Float, HFCaptioner, Kind, Row, only_image, stages
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -59,7 +59,7 @@ class CNNTransformer(HFCaptioner):
         decoder: Annotated[str | None, RUNTIME],
         tokenizer: Annotated[str, RUNTIME],
         tokenizer_revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
+        dtype: Float,
         init_seed: int,
         schedule: list[dict[str, Any]],
     ) -> None:

@@ -17,8 +17,8 @@ from transformers import (
 )
 
 from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_json, read_model, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+from model_zoo._checkpoint import Reference, Weights, read_config, read_json, read_tokenizer, require
+from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,9 +121,8 @@ class QwenVL(HFCaptioner):
 
     def read(self) -> nn.Module:
         """The model with its weights."""
-        model = read_model(self.model_class, self.folder(), self.config, self.dtype, self.attention)
-        forgetful: nn.Module = without_generation_defaults(model)
-        return forgetful
+        model: nn.Module = self.pretrained(self.model_class, self.config)
+        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Chat-template ids, pixel_values (patches, patch values) of all pictures and image_grid_thw (pictures, 3)."""

@@ -10,8 +10,8 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from harness.contracts import RUNTIME, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, without_generation_defaults
+from model_zoo._checkpoint import Reference, Weights, read_config, require
+from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,9 +115,8 @@ class SmolVLM(HFCaptioner):
 
     def read(self) -> nn.Module:
         """The model with its weights."""
-        model = read_model(Idefics3ForConditionalGeneration, self.folder(), self.config, self.dtype, self.attention)
-        forgetful: nn.Module = without_generation_defaults(model)
-        return forgetful
+        model: nn.Module = self.pretrained(Idefics3ForConditionalGeneration, self.config)
+        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""

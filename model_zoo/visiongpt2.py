@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcess
 
 from harness.contracts import RUNTIME, RequestError
 from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, only_image, stages, without_generation_defaults
+from model_zoo._hf import Attention, Float, HFCaptioner, Kind, Row, only_image, stages, without_generation_defaults
 from model_zoo._visiongpt2_net import VisionGPT2Net
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class VisionGPT2(HFCaptioner):
         vision_revision: Annotated[str | None, RUNTIME],
         text: Annotated[str, RUNTIME],
         text_revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
+        dtype: Float,
         attention: Annotated[Attention, RUNTIME],
         init_seed: int,
         schedule: list[dict[str, Any]],

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "metric").glob("*.yaml"))
 with (ROOT / "tests" / "data" / "roco_v1_ccby.csv").open(encoding="utf-8", newline="") as file:
     REAL = list(csv.DictReader(file))
-PHANTOM = Phantom("phantom", train=600, valid=60, test=150, size=64, seed=2025, style="radiology", limit=None)
+PHANTOM = Phantom("phantom", train=600, valid=60, test=150, size=128, seed=2025, style="radiology", limit=None)
 SAMPLES = PHANTOM.load("test").samples
 REFERENCES = [row["caption"] for row in REAL] + [sample.caption for sample in SAMPLES[:38]]
 

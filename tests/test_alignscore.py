@@ -299,7 +299,7 @@ def test_what_is_missing_is_named_with_a_remedy(folder, tmp_path):
 
 def test_a_file_of_a_hub_repository_is_found_in_the_cache(folder, monkeypatch):
     cache = {"yzha/AlignScore": folder, "roberta-base": EMBEDDED}
-    monkeypatch.setattr(module, "find_folder", cache.get)
+    monkeypatch.setattr(module, "folder_of", cache.get)
     assert metric_of("yzha/AlignScore/AlignScore-base.ckpt", "roberta-base").missing() is None
     assert metric_of("yzha/AlignScore/AlignScore-large.ckpt", "roberta-base").missing() is not None
 

@@ -70,7 +70,7 @@ def test_cuts_at_512_tokens_are_counted(metrics):
 def bertscore(
     checkpoint: str, layer: int = 6, idf: str = "none", clean: str = "none", batch_size: int = 8
 ) -> BertScore:
-    return BertScore("b", checkpoint, layer, idf, preprocess=clean, batch_size=batch_size)
+    return BertScore("b", checkpoint, layer, idf, preprocess=clean, dtype="float32", batch_size=batch_size)
 
 
 def test_a_checkpoint_that_is_not_here_is_named_with_a_remedy(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from harness.contracts import REGIONS, Decoding, Example, RequestError
-from model_zoo._hf import IGNORED, HFCaptioner
+from model_zoo._hf import IGNORED, HFCaptioner, Row
 from tests.captioners import (
     GREEDY,
     NAMES,
@@ -165,17 +165,14 @@ def test_a_batch_gives_the_captions_of_its_examples_alone(captioner: HFCaptioner
 
 def test_greedy_captions_are_those_of_a_plain_loop(captioner: HFCaptioner) -> None:
     example = examples([None])[0]
-    inputs = captioner.prompts([captioner.row(example)])
-    fixed = {key: value for key, value in inputs.items() if key not in ("input_ids", "attention_mask")}
-    ids, new = inputs["input_ids"], []
+    row, new = captioner.row(example), []
     with torch.no_grad():
         while len(new) < 12:
-            logits = captioner.model(input_ids=ids, attention_mask=torch.ones_like(ids), **fixed).logits[0, -1]
+            logits = captioner.model(**captioner.prompts([Row([*row.ids, *new], row.vision)])).logits[0, -1]
             new.append(int(logits.argmax()))
             if new[-1] in captioner.stops:
                 new.pop()
                 break
-            ids = torch.cat([ids, torch.tensor([new[-1:]])], dim=1)
     generated = captioner.generate([example], Decoding(12, 1.0, 1))[0]
     assert generated.caption == captioner.tokenizer.decode(new, skip_special_tokens=True).strip()
     assert generated.tokens == len(new)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from metric_data import NAMES, REFERENCES, ROOT, build, mixed_pairs, numbers, pair, protocols
+from metric_data import NAMES, REFERENCES, ROOT, SAMPLES, build, mixed_pairs, numbers, pair, protocols
 
 from harness.contracts import Metric
 
@@ -74,7 +74,8 @@ def test_one_finite_float_per_pair_and_value(metric):
 
 def test_reference_beats_an_unrelated_caption(metric):
     sign, value = (1 if metric.higher_is_better else -1), main_value(metric)
-    same, other = metric.score([pair(REFERENCES[0], REFERENCES[0]), pair(REFERENCES[0], REFERENCES[8])], REFERENCES)
+    own, foreign = SAMPLES[0].caption, REFERENCES[8]  # `pair` shows the picture of the first sample
+    same, other = metric.score([pair(own, own), pair(own, foreign)], REFERENCES)
     assert sign * same.values[value] > sign * other.values[value]
 
 
@@ -130,7 +131,7 @@ def test_rulings_on_empty_texts(metrics, name, reference, candidate, expected):
 
 def test_nothing_is_printed_or_logged(capfd, caplog):
     with caplog.at_level(logging.INFO):
-        for name in ("bertscore", "rouge1", "umls_f1"):
+        for name in ("bertscore", "rouge1", "umls_f1", "similarity"):
             metric = build(name)
             metric.load("cpu", {})
             metric.score([*mixed_pairs(), pair("word " * 600, "...")], REFERENCES)

@@ -27,18 +27,19 @@ QWEN = (
     "<|vision_end|>{q}<|im_end|>\n<|im_start|>assistant\n"
 )
 # The published prompt formats; [token x n] stands for the places of the picture. Then what is supervised;
-# Llama's tokenizers put a blank before it that they take off again.
+# Llama's tokenizers put a blank before it, and behind special tokens, that they take off again at the start only.
 FORMATS = {
     "llava_mistral": ("<s> [INST] [<image> x 36]\n{q} [/INST]", "{c}</s>"),
     "llava_vicuna": (f"<s> {VICUNA} USER: [<image> x 36]\n{{q}} ASSISTANT:", "{c}</s>"),
     "llava_15": ("<s> USER: [<image> x 16]\n{q} ASSISTANT:", "{c}</s>"),
     "idefics_9b": (
-        "<s> User:<fake_token_around_image><image><fake_token_around_image>{q}<end_of_utterance>\nAssistant:",
-        " {c}<end_of_utterance>",
+        "<s> User:<fake_token_around_image><image><fake_token_around_image> {q}<end_of_utterance> \nAssistant:",
+        "{c}<end_of_utterance>",
     ),
     "qwen2_vl": (QWEN, "{c}<|im_end|>"),
     "qwen25_vl": (QWEN, "{c}<|im_end|>"),
-    "moondream2": ("<|endoftext|>[<|endoftext|> x 16]\n\nQuestion: {q}\n\nAnswer:", " {c}<|endoftext|>"),
+    # The start, and 16 places whose ids are never looked at.
+    "moondream2": ("[<|endoftext|> x 17]\n\nQuestion: {q}\n\nAnswer:", " {c}<|endoftext|>"),
     "smolvlm": (
         "<|im_start|>User:<fake_token_around_image><global-img>[<image> x 16]<fake_token_around_image>"
         "{q}<end_of_utterance>\nAssistant:",

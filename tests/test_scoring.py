@@ -3,17 +3,17 @@
 import pandas as pd
 import pytest
 
-from harness.contracts import Score, ScoreProtocol
-from harness.scoring import Column, Scorable, score
+from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
+from harness.scoring import Column, Plan, Scorable, score
 from harness.tables import Run, scores_table
 
-PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]})
+PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")
 
 
 class Words:
     """Counts words, and how often it was asked."""
 
-    name, values, needs, higher_is_better = "words", ("count",), frozenset({"reference"}), True
+    name, values, needs, higher_is_better = "words", ("count",), frozenset({"reference", "corpus"}), True
 
     def __init__(self, version: int = 1, missing: str | None = None, fails_on: str = "") -> None:
         self.version, self.reason, self.fails_on = version, missing, fails_on
@@ -54,7 +54,7 @@ def rows(*captions: str | None) -> list[dict]:
 
 def run_score(folder, metric, *runs):
     scorables = [Scorable(folder / str(index), given) for index, given in enumerate(runs)]
-    return score(scorables, [Column("words", metric, "count")], PROTOCOL, "cpu")
+    return score(scorables, [Plan(PROTOCOL, [Column("words", metric, "count")])], "cpu", folder)
 
 
 def stored(folder, index, given):
@@ -88,7 +88,7 @@ def test_another_signature_or_caption_is_scored_again(tmp_path):
 def test_a_metric_that_is_missing_leaves_its_column_and_averages_blank(tmp_path):
     given = rows("a b")
     blank = run_score(tmp_path, Words(missing="no checkpoint; get it with X"), given)
-    assert blank == {"words": "no checkpoint; get it with X"}
+    assert blank.blank == {"words": "no checkpoint; get it with X"}
     table = scores_table([stored(tmp_path, 0, given)], trials=10).set_index("metric")
     assert table["value"].isna().all()
     assert table.loc["words", "signature"] == "no checkpoint; get it with X"
@@ -103,3 +103,134 @@ def test_failed_samples_have_a_reason_and_no_value(tmp_path):
     summary = scores_table([stored(tmp_path, 0, given)], trials=10).set_index("metric")
     assert summary.loc["overall", "value"] == pytest.approx(1.5)
     assert (summary.loc["words", "n"], summary.loc["words", "n_failed"]) == (2, 2)
+
+
+def test_a_second_scoring_of_other_folders_comes_from_the_cache(tmp_path):
+    given = rows("a b", "c")
+    run_score(tmp_path, Words(), given)
+    for file in (tmp_path / "0" / "scores").iterdir():
+        file.unlink()
+    again = Words()
+    run_score(tmp_path, again, given, rows("a b", "c"))
+    assert again.seen == []
+    table = pd.read_csv(next((tmp_path / "1" / "scores").glob("words-*.csv")))
+    assert list(table["count"]) == [2, 1]
+
+
+def test_failures_are_not_kept_in_the_cache(tmp_path):
+    given = rows("odd")
+    run_score(tmp_path, Words(fails_on="odd"), given)
+    next((tmp_path / "0" / "scores").glob("words-*.csv")).unlink()
+    again = Words()
+    run_score(tmp_path, again, given)
+    assert again.seen == [("reference 0", "odd")]
+
+
+def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.scoring.CHUNK", 2)
+
+    class Interrupted(Words):
+        def score(self, pairs, references):
+            if len(self.seen) >= 4:
+                raise KeyboardInterrupt
+            return super().score(pairs, references)
+
+    given = rows("a", "b", "c", "d", "e", "f")
+    with pytest.raises(KeyboardInterrupt):
+        run_score(tmp_path, Interrupted(), given)
+    again = Words()
+    run_score(tmp_path, again, given)
+    assert len(again.seen) == 2
+
+
+def test_a_failing_metric_stops_no_other(tmp_path):
+    class Broken(Words):
+        name = "broken"
+
+        def load(self, device, features):
+            raise RuntimeError("no memory\nat all")
+
+    good = Words()
+    plan = Plan(
+        ScoreProtocol("p", 1, {"broken": {}, "words": {}}, {"overall": ["words"]}, "overall"),
+        [Column("broken", Broken(version=7), "count"), Column("words", good, "count")],
+    )
+    given = rows("a b")
+    ended = score([Scorable(tmp_path / "0", given)], [plan], "cpu", tmp_path)
+    assert ended.failed == {"broken": "failed: RuntimeError: no memory"}
+    assert good.seen == [("reference 0", "a b")]
+    assert "at all" in (tmp_path / "logs" / "score-broken.log").read_text()
+    table = scores_table([stored(tmp_path, 0, given)], trials=10).set_index("metric")
+    assert table.loc["overall", "value"] == 2
+    assert table.loc["broken", "signature"] == "failed: RuntimeError: no memory"
+
+
+def test_two_protocols_share_a_metric(tmp_path):
+    metric, twin = Words(), Words()
+    plans = [
+        Plan(ScoreProtocol(name, 1, {"words": {}}, {"overall": ["words"]}, "overall"), [Column("words", used, "count")])
+        for name, used in (("one", metric), ("two", twin))
+    ]
+    given = rows("a b")
+    score([Scorable(tmp_path / "0", given)], plans, "cpu", tmp_path)
+    assert metric.seen + twin.seen == [("reference 0", "a b")]
+    assert set(stored(tmp_path, 0, given).protocols) == {"one", "two"}
+
+
+class Sees(Words):
+    """Looks at the picture."""
+
+    name, needs = "sees", frozenset({"image"})
+
+    def _score(self, text):
+        return Score({"count": 1.0})
+
+
+class Picture:
+    def __init__(self, content: str | None) -> None:
+        self.content = content
+
+    def digest(self):
+        if self.content is None:
+            raise ImageError("torn")
+        return self.content
+
+
+def test_pictures_are_part_of_what_is_compared(tmp_path):
+    given = rows("same", "same", "same", "same")
+    for row in given:
+        row["reference"] = "r"
+    pictures = {"0": Picture("x"), "1": Picture("x"), "2": Picture("y")}
+    pictures["3"] = Picture(None)
+    metric = Sees()
+    plan = Plan(PROTOCOL, [Column("words", metric, "count")])
+    score([Scorable(tmp_path / "0", given, lambda: pictures)], [plan], "cpu", tmp_path)
+    assert len(metric.seen) == 2
+    table = pd.read_csv(next((tmp_path / "0" / "scores").glob("sees-*.csv")))
+    assert list(table["count"].isna()) == [False, False, False, True]
+    assert table["reason"].tolist()[3] == "the picture cannot be read: torn"
+
+
+def test_a_run_without_pictures_says_so(tmp_path):
+    plan = Plan(PROTOCOL, [Column("words", Sees(), "count")])
+    score([Scorable(tmp_path / "0", rows("a"))], [plan], "cpu", tmp_path)
+    table = pd.read_csv(next((tmp_path / "0" / "scores").glob("sees-*.csv")))
+    assert table["reason"].tolist() == ["no picture of this id"]
+
+
+def test_empty_and_cut_captions_are_counted(tmp_path):
+    class Cuts(Words):
+        values = ("truncated", "count")
+
+        def _score(self, text):
+            return Score({"truncated": float(len(text) > 3), "count": 1.0})
+
+    given = rows("", "long text", "a")
+    run_score(tmp_path, Cuts(), given)
+    row = scores_table([stored(tmp_path, 0, given)], trials=10).set_index("metric").loc["words"]
+    assert (row["n"], row["n_empty"], row["n_truncated"]) == (3, 1, 1)
+
+
+def test_a_protocol_names_only_what_it_has():
+    with pytest.raises(RequestError, match="protocol p: expected one of overall, words, got 'bleu'"):
+        ScoreProtocol("p", 1, {"words": {}}, {"overall": ["bleu"]}, "overall")

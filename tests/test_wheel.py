@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, SMALL, clean
 
-LIMIT = 12_000_000  # bytes; the captioners' twins and the metrics' embedded checkpoints are most of it
+LIMIT = 12_000_000  # bytes; the twins and the metrics' checkpoints are most of it
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_a_users_folder_adds_to_the_wheels_conf(installed, tmp_path):
 
 
 def test_the_wheel_holds_every_yaml_and_twin(installed):
-    same = ("model_zoo/embedded", "harness/metrics/embedded")
-    for folder, inside in ((ROOT / "conf", "harness/conf"), *((ROOT / place, place) for place in same)):
+    embedded = ("model_zoo/embedded", "harness/metrics/embedded")
+    for folder, inside in ((ROOT / "conf", "harness/conf"), *((ROOT / inside, inside) for inside in embedded)):
         ours = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
         theirs = {p.relative_to(installed / inside) for p in (installed / inside).rglob("*") if p.is_file()}
         assert ours <= theirs

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from harness.contracts import REGIONS, Captioner, RequestError
+from harness.contracts import REGIONS, Captioner, Refused, RequestError
 
 
 def matching(model: nn.Module, pattern: str, what: str) -> tuple[str, ...]:
@@ -33,6 +33,16 @@ def below(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if any(prefix == "" or name.startswith(f"{prefix}.") for prefix in prefixes)
     }
+
+
+def refuse_quantised(captioner: Captioner, names: Iterable[str], strategy: str) -> None:
+    """Raise Refused when a loaded module that shall train in full has 4- or 8-bit weights: those take no gradient."""
+    for name, parameter in below(captioner.model, names).items():
+        if not parameter.is_floating_point():
+            raise Refused(
+                f"lora={strategy} on model={captioner.name}: refused, {name} is quantised and cannot be trained in "
+                "full; use model.dtype=auto, or a strategy that adapts it with LoRA"
+            )
 
 
 def per_region(captioner: Captioner, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from harness.contracts import CapBenchError, Captioner, Plan, Refused
-from harness.lora._counts import below, matching, per_region, total
+from harness.lora._counts import below, matching, per_region, refuse_quantised, total
 
 WEIGHTS = "model.safetensors"
 
@@ -43,6 +43,7 @@ class ProgressiveFull:
 
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Everything that trains in some stage is trainable; the fit's callback freezes what is not due yet."""
+        refuse_quantised(captioner, plan.trained, self.name)
         model = captioner.model
         model.requires_grad_(False)
         for parameter in below(model, plan.trained).values():

