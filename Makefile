@@ -39,6 +39,7 @@ lint: env
 # Rebuild the tiny checkpoints that ship with the package (minutes; the result is committed).
 twins: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m model_zoo.embedded.build
+	OMP_NUM_THREADS=1 $(BIN)/python -m harness.metrics.embedded.build
 
 clean:
 	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

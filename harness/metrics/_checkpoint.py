@@ -23,7 +23,7 @@ TEXTS = (
 def locate(checkpoint: str) -> Path | None:
     """Folder of "minilm", a local folder or a hub id that is in the local cache; None when it has no weights here."""
     folder = _minilm() if checkpoint == MINILM else folder_of(checkpoint)
-    return folder if folder and (folder / "config.json").is_file() and _weights(folder) else None
+    return folder if folder and (folder / "config.json").is_file() and weight_files(folder) else None
 
 
 def folder_of(checkpoint: str) -> Path | None:
@@ -45,7 +45,7 @@ def how_to_get(checkpoint: str) -> str:
 def digest(folder: Path) -> str:
     """Hex sha256 over config, tokenizer and weight files: names and bytes of what a result can depend on."""
     texts = [path for pattern in TEXTS for path in folder.glob(pattern)]
-    return hash_files(folder, [*texts, *_weights(folder)])
+    return hash_files(folder, [*texts, *weight_files(folder)])
 
 
 @contextmanager
@@ -68,7 +68,8 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers would read; empty when there are none."""
     found = ([*folder.glob(pattern)] for pattern in WEIGHTS)
     return next(filter(None, found), [])
 

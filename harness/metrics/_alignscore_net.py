@@ -1,0 +1,124 @@
+"""AlignScore's network (Zha et al. 2023, arXiv 2305.16739) and its published checkpoint layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import RobertaConfig, RobertaModel
+
+from harness.contracts import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The word predictor of the pre-training, which scores nothing, and a buffer of older transformers versions.
+UNUSED = re.compile(r"mlm_head\..*|base_model\.embeddings\.position_ids")
+EMBEDDINGS = "base_model.embeddings."
+LAYER = "base_model.encoder.layer."
+HEAD_WIDTH = 64  # of every published RoBERTa: 12 heads of 768 (base), 16 of 1024 (large)
+
+
+class AlignNet(nn.Module):
+    """RoBERTa with pooler, and the three heads on it. Trained with dropout, which scoring leaves out."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.base_model = RobertaModel(config)
+        self.bin_layer = nn.Linear(config.hidden_size, 2)
+        self.tri_layer = nn.Linear(config.hidden_size, 3)
+        self.reg_layer = nn.Linear(config.hidden_size, 1)
+
+    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, width): tanh of a linear map of the first token."""
+        found: Tensor = self.base_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+        return found
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch,) probabilities in float32 that the claim is aligned; the other two classes: neutral, contradict."""
+        logits: Tensor = self.tri_layer(self.pooled(input_ids, attention_mask))
+        return logits.float().softmax(dim=-1)[:, 0]
+
+
+def read(file: Path) -> AlignNet:
+    """The network with the weights of a .ckpt (under "state_dict"), .bin or .safetensors file, in float32.
+
+    Its sizes come from a RoBERTa config.json beside the file, or else from the weights themselves.
+    Raises RequestError for a file that cannot be read safely, and for a key that is missing, left over or of another
+    shape.
+    """
+    tensors = {key: value.float() for key, value in _tensors(file).items() if not UNUSED.fullmatch(key)}
+    net = AlignNet(_config(file, tensors))
+    own = net.state_dict()
+    for kind, keys in (("lacks the", own.keys() - tensors.keys()), ("has the unknown", tensors.keys() - own.keys())):
+        if keys:
+            raise RequestError(f"{file}: expected AlignScore's weights, but the file {kind} key {_some(keys)}")
+    for key, value in own.items():
+        if value.shape != tensors[key].shape:
+            raise RequestError(
+                f"{file}: expected {key} of the shape {tuple(value.shape)}, got {tuple(tensors[key].shape)}; "
+                "is the config.json beside it another model's?"
+            )
+    net.load_state_dict(tensors)
+    return net
+
+
+def _some(keys: set[str]) -> str:
+    return min(keys) + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            tensors: dict[str, Tensor] = load_file(file)
+            return tensors
+        # mmap: the published files also hold the optimizer's state, which is never touched then.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
+        raise RequestError(
+            f"{file}: expected AlignScore's weights, but the file cannot be read safely ({type(error).__name__}); "
+            "get the checkpoint again"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise RequestError(f'{file}: expected a dictionary of tensors, or one under "state_dict", found neither')
+    return dict(state)
+
+
+def _config(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
+    """Raises RequestError when the weights are not RoBERTa's."""
+    beside = file.with_name("config.json")
+    if beside.is_file():
+        try:
+            values = json.loads(beside.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise RequestError(f"{beside}: not valid JSON ({error}); get the checkpoint again") from error
+        if values.get("model_type") == "roberta":
+            config: RobertaConfig = RobertaConfig.from_dict(values)
+            return config
+    names = [f"{EMBEDDINGS}{kind}_embeddings.weight" for kind in ("word", "position", "token_type")]
+    names.append(f"{LAYER}0.intermediate.dense.weight")
+    lacking = set(names) - tensors.keys()
+    if lacking:
+        raise RequestError(f"{file}: expected AlignScore's weights, but the file lacks the key {_some(lacking)}")
+    words, positions, types, inner = (tensors[name].shape[0] for name in names)
+    width = tensors[names[0]].shape[1]
+    layers = {key.removeprefix(LAYER).split(".")[0] for key in tensors if key.startswith(LAYER)}
+    return RobertaConfig(
+        vocab_size=words,
+        max_position_embeddings=positions,
+        type_vocab_size=types,
+        hidden_size=width,
+        intermediate_size=inner,
+        num_hidden_layers=len(layers),
+        num_attention_heads=max(width // HEAD_WIDTH, 1),
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    )
