@@ -34,8 +34,8 @@ class AlignScore:
     sentence, has 0, two empty texts 1, an empty reference the model's value. The published code cuts a batch of pairs
     in another way if one of its sentences is too long; here each pair is cut by itself.
     checkpoint "embedded": a toy of half a million parameters that was trained on the facts (modality, region, finding,
-    side) of phantom captions. It notices a changed fact in 97 % or more of held-out ones. Arrows, sizes and everything outside
-    the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
+    side) of phantom captions. It notices a changed fact in 97 % or more of held-out ones. Arrows, sizes and everything
+    outside the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
     """
 
     values = ("truncated", "score")

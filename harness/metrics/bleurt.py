@@ -29,8 +29,8 @@ class Bleurt:
     `truncated` counts the sides (0, 1, 2) that were cut at 512 tokens together. An empty text has the model's value,
     two empty ones 1. A pair scores the same in any company, up to the rounding of the dtype (1e-6 in float32).
     checkpoint "embedded": a toy of half a million parameters that was trained on the facts (modality, region, finding,
-    side) of phantom captions. It notices a changed fact in 97 % or more of held-out ones. Arrows, sizes and everything outside
-    the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
+    side) of phantom captions. It notices a changed fact in 97 % or more of held-out ones. Arrows, sizes and everything
+    outside the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
     """
 
     values = ("truncated", "score")
