@@ -30,8 +30,8 @@ def main_value(metric: Metric) -> str:
     return next((column["value"] for column in columns if column["metric"] == metric.name), metric.values[-1])
 
 
-def test_the_three_embedded_metrics_can_run_here(metrics):
-    assert {"bertscore", "rouge1", "umls_f1"} <= set(metrics)
+def test_the_six_embedded_metrics_can_run_here(metrics):
+    assert {"similarity", "bertscore", "rouge1", "bleurt", "umls_f1", "alignscore"} <= set(metrics)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,10 +182,10 @@ def test_protocol_names_metrics_values_options_and_columns_that_exist(protocol):
 
 def test_embedded_protocol():
     (protocol,) = (one for one in protocols() if one.name == "embedded")
-    assert list(protocol.columns) == ["bertscore", "rouge", "umls_f1"]
+    assert list(protocol.columns) == ["similarity", "bertscore", "rouge", "bleurt", "umls_f1", "alignscore"]
     assert protocol.averages == {
-        "relevance": ["bertscore", "rouge"],
-        "factuality": ["umls_f1"],
+        "relevance": ["similarity", "bertscore", "rouge", "bleurt"],
+        "factuality": ["umls_f1", "alignscore"],
         "overall": ["relevance", "factuality"],
     }
     assert "nothing about medicine" in protocol.note
