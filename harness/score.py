@@ -137,8 +137,9 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
         )
     rows = _rows(settings.captions, settings.references)
     name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
-    images = config.build(cell, "pictures").load() if settings.images else {}
-    ended = score([Scorable(results, rows, lambda: images)], plans, device, results)
+    pictures = config.build(cell, "pictures").load() if settings.images else None
+    seen = None if pictures is None else lambda: pictures
+    ended = score([Scorable(results, rows, seen)], plans, device, results)
     run = Submission(results, {"status": "ok", "row": {"run_id": name}}, tuple(rows))
     write_csv(samples_table(run), results / "samples.csv")
     table = scores_table([run], TRIALS)

@@ -25,12 +25,13 @@ Images = Mapping[str, ImageSource]
 class Scorable:
     """The rows of one run and the folder its scores go to. A row: id, status, reference, caption.
 
-    images: the picture of each id, asked for only when a metric looks at pictures. Raises CapBenchError.
+    images: the picture of each id, asked for only when a metric looks at pictures; None where there are none.
+    Raises CapBenchError.
     """
 
     folder: Path
     rows: Sequence[Mapping[str, Any]]
-    images: Callable[[], Images] = dict
+    images: Callable[[], Images] | None = None
 
     def texts(self) -> str:
         """Hex digest of what a text metric sees of this run."""
@@ -80,7 +81,7 @@ def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results:
     entries: dict[str, list[dict[str, Any]] | str] = {}
     cache = Cache(results / "cache")
     for column in (column for plan in plans for column in plan.columns):
-        reason = column.metric.missing()
+        reason = _obstacle(runs, column.metric)
         key = reason or column.metric.signature()
         if key not in entries:
             entries[key] = reason or _shielded(runs, column.metric, device, cache, results, ended)
@@ -90,7 +91,7 @@ def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results:
     cache.close()
     for plan in plans:
         for place, run in enumerate(runs):
-            _write_record(run, plan, [_entry(column, entries, place) for column in plan.columns])
+            _write_record(run, plan, [_entry(runs, column, entries, place) for column in plan.columns])
     return ended
 
 
@@ -99,9 +100,18 @@ def json_plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _entry(column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int) -> dict[str, Any]:
+def _obstacle(runs: Sequence[Scorable], metric: Metric) -> str | None:
+    """Why a metric cannot run at all, and what helps."""
+    if "image" in metric.needs and all(run.images is None for run in runs):
+        return "it looks at the pictures: add images=FOLDER with <id>.jpg or <id>.png"
+    return metric.missing()
+
+
+def _entry(
+    runs: Sequence[Scorable], column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int
+) -> dict[str, Any]:
     """A column's entry in the record of one run."""
-    found = entries[column.metric.missing() or column.metric.signature()]
+    found = entries[_obstacle(runs, column.metric) or column.metric.signature()]
     if isinstance(found, str):
         return {"missing": found}
     facts = {"signature": column.metric.signature(), "higher_is_better": column.metric.higher_is_better}
@@ -151,7 +161,9 @@ def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: 
 
 def _compared(run: Scorable, metric: Metric, signature: str) -> list[Compared]:
     corpus = digest([row["reference"] for row in run.rows]) if "corpus" in metric.needs else ""
-    images = run.images() if "image" in metric.needs else None
+    images = None
+    if "image" in metric.needs:
+        images = run.images() if run.images else {}
     return [_row(row, signature, corpus, images) for row in run.rows]
 
 

@@ -211,9 +211,15 @@ def test_pictures_are_part_of_what_is_compared(tmp_path):
     assert table["reason"].tolist()[3] == "the picture cannot be read: torn"
 
 
-def test_a_run_without_pictures_says_so(tmp_path):
+def test_a_metric_that_sees_leaves_its_column_blank_where_there_are_no_pictures(tmp_path):
     plan = Plan(PROTOCOL, [Column("words", Sees(), "count")])
-    score([Scorable(tmp_path / "0", rows("a"))], [plan], "cpu", tmp_path)
+    ended = score([Scorable(tmp_path / "0", rows("a"))], [plan], "cpu", tmp_path)
+    assert "add images=FOLDER" in ended.blank["words"]
+
+
+def test_a_run_without_the_picture_of_a_row_says_so(tmp_path):
+    plan = Plan(PROTOCOL, [Column("words", Sees(), "count")])
+    score([Scorable(tmp_path / "0", rows("a"), dict)], [plan], "cpu", tmp_path)
     table = pd.read_csv(next((tmp_path / "0" / "scores").glob("sees-*.csv")))
     assert table["reason"].tolist() == ["no picture of this id"]
 
