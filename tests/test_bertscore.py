@@ -1,8 +1,12 @@
 """BERTScore against the bert-score library, and the library's traps."""
 
+import shutil
+
 import numpy as np
 import pytest
-from metric_data import REFERENCES, numbers, pair
+import torch
+from metric_data import REFERENCES, SAMPLES, numbers, pair
+from transformers import BertConfig, BertModel
 
 from harness.contracts import RequestError
 from harness.metrics import _checkpoint
@@ -41,6 +45,39 @@ def test_bertscore_equals_the_library(metrics, library_scores, idf, monkeypatch)
     ours = numbers(metrics["bertscore"].score(pairs, REFERENCES))
     np.testing.assert_allclose(ours[:, 1:], library_scores[idf], atol=2e-6)
     assert (ours[:, 0] == 0).all()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> str:
+    """A random encoder of four layers with MiniLM's words."""
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
+    BertModel(BertConfig(**sizes, initializer_range=0.4)).save_pretrained(folder)
+    for file in _checkpoint.locate("minilm").glob("*token*"):
+        shutil.copy(file, folder)
+    shutil.copy(_checkpoint.locate("minilm") / "vocab.txt", folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("idf", ["none", "references"])
+def test_three_hundred_pairs_equal_the_library(tiny, idf):
+    """One pair per call, as the ImageCLEF evaluators use it; ours in batches of many lengths, long texts among them."""
+    from bert_score import BERTScorer
+
+    references = [*REFERENCES, *(sample.caption for sample in SAMPLES[38:]), " ".join(REFERENCES[:12] * 3)]
+    pairs = [pair(r, references[(n * 7 + 3) % len(references)]) for n, r in enumerate(references * 2)]
+    assert len(pairs) >= 300
+    metric = bertscore(tiny, 3, idf, clean="imageclef", batch_size=16)
+    metric.load("cpu", {})
+    ours = numbers(metric.score(pairs, references))[:, 1:]
+    clean = [preprocess(text, "imageclef") for text in references]
+    weighted = {"idf": True, "idf_sents": clean} if idf == "references" else {}
+    scorer = BERTScorer(tiny, num_layers=3, nthreads=0, device="cpu", **weighted)
+    scorer._tokenizer.model_max_length = 512
+    texts = [[preprocess(side, "imageclef") for side in (one.candidate, one.reference)] for one in pairs]
+    theirs = np.array([[float(value) for value in scorer.score([c], [r])] for c, r in texts])
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_idf_comes_from_all_references(metrics, monkeypatch):
