@@ -1,0 +1,105 @@
+"""Permutation tests, Holm's correction and agreement: against scipy, exact enumeration, and their error rates."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest, permutation_test
+
+from harness.stats import agreement, holm, holm_pairs, permutation
+
+TRIALS = 4000
+
+
+def exact(left: np.ndarray, right: np.ndarray) -> float:
+    """The p-value over all 2^n swaps."""
+    difference = left - right
+    sums = [abs(np.dot(signs, difference)) for signs in product((-1, 1), repeat=len(difference))]
+    return float(np.mean(np.array(sums) >= abs(difference.sum()) * (1 - 1e-12)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p_values_are_those_of_all_swaps(seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(3, 9, 2)) + np.array([0, 0.4, 0.9])[:, None, None]
+    p = permutation(values, TRIALS, seed=1)
+    for one, other, column in product(range(3), range(3), range(2)):
+        expected = exact(values[one, :, column], values[other, :, column])
+        assert p[one, other, column] == pytest.approx(
+            expected, abs=4 * (expected * (1 - expected) / TRIALS) ** 0.5 + 1e-3
+        )
+
+
+def test_p_values_are_scipys():
+    rng = np.random.default_rng(5)
+    values = rng.normal(size=(2, 40, 1))
+    values[1] += 0.35
+    theirs = permutation_test(
+        (values[0, :, 0], values[1, :, 0]),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        n_resamples=TRIALS,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    assert permutation(values, TRIALS, seed=2)[0, 1, 0] == pytest.approx(theirs.pvalue, abs=0.02)
+
+
+def test_alike_systems_and_the_diagonal_have_1():
+    values = np.repeat(np.random.default_rng(0).normal(size=(1, 30, 2)), 2, axis=0)
+    assert (permutation(values, 100, seed=0) == 1).all()
+
+
+def test_the_smallest_p_value_is_that_of_no_larger_draw():
+    values = np.stack([np.zeros((60, 1)), np.ones((60, 1))])
+    assert permutation(values, 999, seed=0)[0, 1, 0] == 1 / 1000
+
+
+def test_false_findings_on_null_data_are_as_rare_as_stated():
+    rng = np.random.default_rng(3)
+    hits = sum(permutation(rng.gamma(1, size=(2, 30, 1)), 199, seed=n)[0, 1, 0] <= 0.05 for n in range(600))
+    assert binomtest(hits, 600, 0.05).pvalue > 1e-3
+
+
+def test_holm_keeps_the_rate_over_all_pairs():
+    rng = np.random.default_rng(4)
+    families = [holm_pairs(permutation(rng.normal(size=(5, 25, 1)), 399, seed=n)).min() <= 0.05 for n in range(300)]
+    assert sum(families) / 300 < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+
+
+def test_holm_by_hand():
+    """Holm 1979: 4, 3, 2 and 1 times the ordered p-values, never less than the one before, at most 1."""
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.5])).tolist() == [1.0, 1.0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(arrays(float, st.integers(1, 12), elements=st.floats(0.001, 1)))
+def test_holm_keeps_the_order_and_never_helps(p):
+    corrected = holm(p)
+    assert (corrected >= p).all()
+    assert (corrected <= 1).all()
+    order = np.argsort(p, kind="stable")
+    assert (np.diff(corrected[order]) >= 0).all()
+
+
+def test_pairs_are_corrected_per_column_and_symmetric():
+    p = permutation(np.random.default_rng(1).normal(size=(4, 20, 2)), 199, seed=0)
+    corrected = holm_pairs(p)
+    assert (corrected == corrected.transpose(1, 0, 2)).all()
+    upper = np.triu_indices(4, k=1)
+    for column in range(2):
+        assert corrected[..., column][upper].tolist() == holm(p[..., column][upper]).tolist()
+
+
+def test_agreement_of_orders():
+    means = np.array([[1.0, 10.0, 3.0, 5.0], [2.0, 20.0, 2.0, 5.0], [3.0, 25.0, 1.0, 5.0]])
+    rho, tau = agreement(means)
+    for table in (rho, tau):
+        assert table[0, 1] == pytest.approx(1)
+        assert table[0, 2] == pytest.approx(-1)
+        assert np.isnan(table[3]).all(), "a constant column orders nothing"
+    assert np.isnan(agreement(means[:1])[0]).all()
