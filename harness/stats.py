@@ -90,7 +90,7 @@ def permutation(values: Array, trials: int, seed: int) -> Array:
 
 
 def holm(p: Array) -> Array:
-    """p-values of one family of tests [m], corrected: the rate holds for any false finding in all of them (Holm 1979)."""
+    """p-values of one family of tests [m], corrected to hold for any false finding in all of them (Holm 1979)."""
     order = np.argsort(p, kind="stable")
     steps = p[order] * np.arange(len(p), 0, -1)
     corrected = np.empty_like(p)
