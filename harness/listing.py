@@ -43,7 +43,7 @@ def _print(kind: str, names: Sequence[str], config_dir: str | None) -> None:
     group = KINDS[kind]
     table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("name", "what", *_facts_of.get(group, ())):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
     for name in names:
         node = _node(group, name, config_dir)
         table.add_row(name, escape(config.summary(node)), *map(escape, _facts(group, name, node)))

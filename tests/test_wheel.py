@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, SMALL, clean
 
-LIMIT = 12_000_000  # bytes; the twins and the metrics' checkpoints are most of it
+LIMIT = 16_000_000  # bytes; most of it the tiny checkpoints: twins below 15 MB and metrics below 12 MB, unpacked
 
 
 @pytest.fixture(scope="module")

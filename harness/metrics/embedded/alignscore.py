@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +27,7 @@ LONGEST = 512
 def make(folder: Path, steps: int | None) -> str:
     """Write tokenizer, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
     recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
-    tokenizer = write_tokenizer(folder)
+    tokenizer = write_tokenizer(folder, (lesson.reference for lesson in islice(lessons(1), TEXTS)), VOCABULARY)
     config = RobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
@@ -52,17 +52,17 @@ def make(folder: Path, steps: int | None) -> str:
     return f"loss {loss:.3f}"
 
 
-def write_tokenizer(folder: Path) -> RobertaTokenizerFast:
+def write_tokenizer(folder: Path, texts: Iterable[str], vocabulary: int) -> RobertaTokenizerFast:
     """Byte-level BPE, as RoBERTa's."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[*SPECIAL, "<mask>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocabulary, special_tokens=[*SPECIAL, "<mask>"], initial_alphabet=alphabet, show_progress=False
     )
-    trained.train_from_iterator((lesson.reference for lesson in islice(lessons(1), TEXTS)), trainer)
-    vocabulary, merges = trained.model.save(str(folder))
-    tokenizer = RobertaTokenizerFast(vocabulary, merges, model_max_length=LONGEST)
+    trained.train_from_iterator(texts, trainer)
+    words, merges = trained.model.save(str(folder))
+    tokenizer = RobertaTokenizerFast(words, merges, model_max_length=LONGEST)
     tokenizer.save_pretrained(folder)
     return tokenizer
 

@@ -27,7 +27,7 @@ WORDING = 0.1  # weight of the common words; the kept facts have the rest
 def make(folder: Path, steps: int | None) -> str:
     """Write vocabulary, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
     recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
-    tokenizer = write_tokenizer(folder)
+    tokenizer = write_tokenizer(folder, captions(), VOCABULARY)
     config = BleurtConfig(
         vocab_size=len(tokenizer),
         embedding_size=64,
@@ -49,9 +49,13 @@ def make(folder: Path, steps: int | None) -> str:
     return f"loss {loss:.3f}"
 
 
-def write_tokenizer(folder: Path) -> BleurtSPTokenizer:
+def captions() -> list[str]:
+    """What the vocabulary is made of."""
+    return [lesson.reference for lesson in islice(lessons(1), TEXTS)]
+
+
+def write_tokenizer(folder: Path, captions: Sequence[str], vocabulary: int) -> BleurtSPTokenizer:
     """SentencePiece with the special pieces that BLEURT-20's vocabulary has, on preprocessed and on raw captions."""
-    captions = [lesson.reference for lesson in islice(lessons(1), TEXTS)]
     texts = [text for caption in captions for text in (preprocess(caption, "imageclef"), caption) if text]
     file = folder / "spm.model"
     with file.open("wb") as writer:
@@ -59,7 +63,7 @@ def write_tokenizer(folder: Path) -> BleurtSPTokenizer:
             sentence_iterator=iter(texts),
             model_writer=writer,
             model_type="bpe",
-            vocab_size=VOCABULARY,
+            vocab_size=vocabulary,
             character_coverage=1.0,
             pad_id=0,
             unk_id=1,

@@ -1,0 +1,102 @@
+"""Checkpoints of base size with random weights, for timing: layouts and sizes of the real ones, no download."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from bleurt_pytorch import BleurtConfig, BleurtForSequenceClassification
+from torch import nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaModel,
+)
+
+from harness.metrics import _checkpoint
+from harness.metrics.embedded import alignscore, bleurt
+
+VOCABULARY = 6000  # of the tokenizers, learnt from the captions at hand: real captions split into few pieces
+SPREAD = 0.06  # of the random weights: with the usual 0.02 all pairs would score alike
+TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+class Aligner(nn.Module):
+    """AlignScore's published modules, the language-model head included, which scoring never needs."""
+
+    def __init__(self, config: RobertaConfig) -> None:
+        super().__init__()
+        self.base_model = RobertaModel(config)
+        self.mlm_head = RobertaForMaskedLM(config).lm_head
+        self.bin_layer = nn.Linear(config.hidden_size, 2)
+        self.tri_layer = nn.Linear(config.hidden_size, 3)
+        self.reg_layer = nn.Linear(config.hidden_size, 1)
+
+
+def write(folder: Path, captions: Sequence[str], *, tiny: bool) -> dict[str, Path]:
+    """One folder per metric that reads with a network. `tiny`: two layers, to try the benchmark out."""
+    torch.manual_seed(0)
+    folders = {name: folder / name for name in ("bertscore", "bleurt", "alignscore", "similarity")}
+    for path in folders.values():
+        path.mkdir(parents=True)
+    _bert(folders["bertscore"], TINY if tiny else {})
+    _bleurt(folders["bleurt"], captions, tiny=tiny)
+    _aligner(folders["alignscore"], captions, TINY if tiny else {})
+    _pair_encoder(folders["similarity"], tiny=tiny)
+    return folders
+
+
+def _bert(folder: Path, sizes: dict[str, int]) -> None:
+    """BERT-base with MiniLM's words."""
+    BertModel(BertConfig(**sizes, initializer_range=SPREAD)).save_pretrained(folder)
+    source = _checkpoint.locate(_checkpoint.MINILM)
+    assert source is not None
+    for name in ("vocab.txt", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(source / name, folder)
+
+
+def _bleurt(folder: Path, captions: Sequence[str], *, tiny: bool) -> None:
+    """BLEURT-20-D12's sizes but for the vocabulary."""
+    words = bleurt.write_tokenizer(folder, captions, 1000 if tiny else VOCABULARY)
+    sizes = TINY if tiny else {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12}
+    config = BleurtConfig(
+        vocab_size=len(words),
+        embedding_size=128,
+        num_attention_heads=sizes.get("num_attention_heads", 16),
+        **{key: value for key, value in sizes.items() if key != "num_attention_heads"},
+        max_position_embeddings=512,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=SPREAD,
+    )
+    BleurtForSequenceClassification(config).save_pretrained(folder)
+
+
+def _aligner(folder: Path, captions: Sequence[str], sizes: dict[str, int]) -> None:
+    """RoBERTa-base as a Lightning checkpoint, with a vocabulary from the captions and an output head of full width."""
+    alignscore.write_tokenizer(folder, captions, VOCABULARY)
+    config = RobertaConfig(
+        vocab_size=50265, max_position_embeddings=514, type_vocab_size=1, initializer_range=SPREAD, **sizes
+    )
+    torch.save({"state_dict": Aligner(config).state_dict()}, folder / "AlignScore-base.ckpt")
+
+
+def _pair_encoder(folder: Path, *, tiny: bool) -> None:
+    """CLIP ViT-B/16; MedImageInsight, five times its size, takes the same calls."""
+    vision = {**TINY, "image_size": 64, "patch_size": 16} if tiny else {"image_size": 224, "patch_size": 16}
+    words = Path(_checkpoint.__file__).parent / "embedded" / "similarity" / "language_model" / "clip_tokenizer_4.16.2"
+    tokenizer = CLIPTokenizerFast.from_pretrained(words, model_max_length=77)
+    text = {**(TINY if tiny else {}), "eos_token_id": tokenizer.eos_token_id}
+    config = CLIPConfig(text_config=text, vision_config=vision)
+    CLIPModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    side = vision["image_size"]
+    CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)

@@ -1,0 +1,148 @@
+"""How the public ImageCLEFmedical evaluators call the metrics, written anew from their description.
+
+taubsity/clef-caption-evaluation@ce13086 and its 2026 successor: one pair per call, references read again for each
+system, AlignScore padded to 512 tokens with its unused head, one picture at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from harness.benchmarks._checkpoints import Aligner
+from harness.contracts import Pair
+from harness.metrics._text import preprocess
+
+Calls = Callable[[Sequence[Pair]], list[float]]
+"""Pairs of one system in file order -> their values."""
+
+
+def bertscore(folder: Path, references: Sequence[str], layer: int) -> Calls:
+    """bert-score's scorer, one pair per call, idf over the references."""
+    from bert_score import BERTScorer
+
+    clean = [preprocess(text, "imageclef") for text in references]
+    scorer = BERTScorer(str(folder), num_layers=layer, idf=True, idf_sents=clean, nthreads=0, device="cpu")
+    scorer._tokenizer.model_max_length = 512
+
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        texts = [[preprocess(text, "imageclef") for text in (one.candidate, one.reference)] for one in pairs]
+        return [float(scorer.score([candidate], [reference])[2]) for candidate, reference in texts]
+
+    return run
+
+
+def rouge() -> Calls:
+    """rouge-score, pair by pair."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1"], use_stemmer=False)
+
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        texts = [[preprocess(text, "imageclef") for text in (one.reference, one.candidate)] for one in pairs]
+        return [float(scorer.score(*sides)["rouge1"].fmeasure) for sides in texts]
+
+    return run
+
+
+def bleurt(folder: Path) -> Calls:
+    """bleurt-pytorch in batches of eight in file order, as in 2026."""
+    from bleurt_pytorch import BleurtForSequenceClassification
+    from bleurt_pytorch.bleurt.tokenization_bleurt_sp import BleurtSPTokenizer
+
+    model = BleurtForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = BleurtSPTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        values: list[float] = []
+        for start in range(0, len(pairs), 8):
+            batch = pairs[start : start + 8]
+            sides = [
+                [preprocess(getattr(one, key), "imageclef") for one in batch] for key in ("reference", "candidate")
+            ]
+            inputs = tokenizer(*sides, padding="longest", truncation=True, max_length=512, return_tensors="pt")
+            values += model(**inputs).logits.flatten().tolist()
+        return values
+
+    return run
+
+
+def alignscore(folder: Path) -> Calls:
+    """One sentence pair per forward pass, padded to 512 tokens, the language-model head computed and thrown away."""
+    from transformers import RobertaConfig, RobertaTokenizerFast
+
+    from harness.metrics._sentences import splitter
+
+    state = torch.load(folder / "AlignScore-base.ckpt", weights_only=True)["state_dict"]
+    width = state["tri_layer.weight"].shape[1]
+    layers = len({key.split(".")[3] for key in state if key.startswith("base_model.encoder.layer.")})
+    config = RobertaConfig(
+        vocab_size=state["base_model.embeddings.word_embeddings.weight"].shape[0],
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        intermediate_size=state["base_model.encoder.layer.0.intermediate.dense.weight"].shape[0],
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+    )
+    model = Aligner(config).eval()
+    model.load_state_dict(state)
+    tokenizer = RobertaTokenizerFast.from_pretrained(folder)
+    split = splitter()
+
+    @torch.no_grad()
+    def one(chunk: str, sentence: str) -> float:
+        inputs = tokenizer(
+            chunk, sentence, padding="max_length", truncation="only_first", max_length=512, return_tensors="pt"
+        )
+        found = model.base_model(**inputs)
+        model.mlm_head(found.last_hidden_state)
+        return float(torch.softmax(model.tri_layer(found.pooler_output), dim=-1)[0, 0])
+
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        values = []
+        for pair in pairs:
+            context = " ".join(split(pair.reference) or [""])  # under 350 words: one chunk
+            sentences = [one(context, sentence) for sentence in split(pair.candidate)]
+            values.append(sum(sentences) / len(sentences) if sentences else 0.0)
+        return values
+
+    return run
+
+
+def similarity(folder: Path) -> Calls:
+    """One picture and one text per call, encoded again for each system."""
+    from harness.metrics._clip_models import TransformersPair
+
+    encoder = TransformersPair(folder, "cpu", torch.float32)
+
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        values = []
+        for pair in pairs:
+            assert pair.image is not None
+            picture, text = encoder.images([pair.image.load()]), encoder.texts([pair.candidate])
+            values.append(2.5 * max(float((picture * text).sum()), 0.0))
+        return values
+
+    return run
+
+
+def umls_f1() -> Calls:
+    """MedCAT on both texts of every pair."""
+    from harness.metrics import _medcat
+    from harness.metrics.umls_f1 import EMBEDDED
+
+    cat = _medcat.build(EMBEDDED)
+
+    def run(pairs: Sequence[Pair]) -> list[float]:
+        values = []
+        for pair in pairs:
+            left, right = (set(_medcat.concepts(cat, text)) for text in (pair.reference, pair.candidate))
+            values.append(2 * len(left & right) / (len(left) + len(right)) if left or right else 0.0)
+        return values
+
+    return run

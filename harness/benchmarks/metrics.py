@@ -1,0 +1,228 @@
+"""Times the six metrics against the calling pattern of the official evaluators, on the same weights and captions.
+
+    python -m harness.benchmarks.metrics --captions FILE.csv --out results/benchmarks/metrics.csv
+
+Ten systems are made from the captions; the official pattern has no state between calls, so that it is timed on a
+random part of the pairs and scaled to all of them. The values of that part must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness import config, provenance
+from harness.benchmarks import _checkpoints, _official
+from harness.captions import read_captions
+from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
+from harness.scoring import Column, Plan, Scorable, score
+
+SIX = ("similarity", "bertscore", "rouge1", "bleurt", "umls_f1", "alignscore")
+NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")
+HEADLINE = {"bertscore": "f1", "rouge1": "f1", "umls_f1": "f1", "bleurt": "score", "alignscore": "score"}
+AGREE = 2e-4  # of float32 values, relative to 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """Captions of several systems for the same pictures and references."""
+
+    references: Sequence[str]
+    systems: Sequence[Sequence[str]]
+    images: Mapping[str, ImageSource]
+
+    def rows(self, system: int) -> list[dict[str, Any]]:
+        """As the scoring stage reads them."""
+        texts = zip(self.references, self.systems[system], strict=True)
+        return [
+            {"id": str(place), "status": "ok", "reference": reference, "caption": caption}
+            for place, (reference, caption) in enumerate(texts)
+        ]
+
+    def pair(self, system: int, place: int) -> Pair:
+        """As a metric sees it."""
+        return Pair(self.references[place], self.systems[system][place], self.images[str(place)])
+
+
+def make_task(captions: Sequence[str], systems: int, samples: int) -> Task:
+    """The better a system's number, the fewer words it drops and the fewer captions of other pictures it gives."""
+    references = list(captions[:samples])
+    made = []
+    for system in range(systems):
+        rng = random.Random(system)
+        made.append([_candidate(text, references, rng, 0.1 + 0.08 * system) for text in references])
+    cell = config.cells("run", [f"dataset.test={len(references)}", "dataset.size=224"])[0]
+    pictures = config.build(cell, "dataset").load("test").samples
+    return Task(references, made, {str(place): sample.images[0] for place, sample in enumerate(pictures)})
+
+
+def _candidate(text: str, others: Sequence[str], rng: random.Random, noise: float) -> str:
+    source = rng.choice(others) if rng.random() < noise else text
+    words = [word for word in source.split() if rng.random() > noise / 2]
+    return " ".join(words) or source
+
+
+def metrics(folders: Mapping[str, Path], layer: int, dtype: str) -> dict[str, Metric]:
+    """The six, on the random checkpoints; MedCAT and ROUGE as they are."""
+    options: dict[str, dict[str, Any]] = {name: {"dtype": dtype} for name in NETWORKS}
+    options["similarity"] |= {"encoder": "transformers", "checkpoint": str(folders["similarity"])}
+    options["bertscore"] |= {"checkpoint": str(folders["bertscore"]), "layer": layer, "idf": "references"}
+    options["bleurt"] |= {"checkpoint": str(folders["bleurt"])}
+    file = folders["alignscore"] / "AlignScore-base.ckpt"
+    options["alignscore"] |= {"checkpoint": str(file), "tokenizer": str(folders["alignscore"])}
+    return {
+        name: config.build_node(config.choice("metric", name) | options.get(name, {}), f"metric.{name}") for name in SIX
+    }
+
+
+def officials(folders: Mapping[str, Path], references: Sequence[str], layer: int) -> dict[str, Callable[[], Any]]:
+    """Makers of the official calls, so that their models are loaded when their turn comes."""
+    return {
+        "similarity": partial(_official.similarity, folders["similarity"]),
+        "bertscore": partial(_official.bertscore, folders["bertscore"], references, layer),
+        "rouge1": _official.rouge,
+        "bleurt": partial(_official.bleurt, folders["bleurt"]),
+        "umls_f1": _official.umls_f1,
+        "alignscore": partial(_official.alignscore, folders["alignscore"]),
+    }
+
+
+def time_ours(metric: Metric, task: Task, results: Path) -> float:
+    """Seconds of the scoring stage over all systems, files and cache included, checkpoints read before."""
+    metric.load("cpu", {})
+    value = HEADLINE.get(metric.name, metric.values[-1])
+    protocol = ScoreProtocol("benchmark", 1, {metric.name: {}}, {}, metric.name)
+    runs = [Scorable(results / f"{n}", task.rows(n), lambda: task.images) for n in range(len(task.systems))]
+    start = time.perf_counter()
+    ended = score(runs, [Plan(protocol, [Column(metric.name, metric, value)])], "cpu", results)
+    if ended.blank:
+        raise SystemExit(f"{metric.name}: {ended.blank[metric.name]}")
+    return time.perf_counter() - start
+
+
+def matmul_rate(dtype: torch.dtype) -> float:
+    """Multiply-adds of the machine's best large matrix product, in operations a second."""
+    size = 2048
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    best = 0.0
+    for _ in range(4):
+        start = time.perf_counter()
+        left @ right
+        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
+
+
+def operations(metric: Metric, pairs: Sequence[Pair], references: Sequence[str]) -> float:
+    """Floating-point operations of the networks for some pairs."""
+    with FlopCounterMode(display=False) as counter:
+        metric.score(pairs, references)
+    return float(counter.get_total_flops())
+
+
+def measure(
+    name: str, metric: Metric, official: Callable[[], Any], task: Task, part: int, results: Path
+) -> dict[str, Any]:
+    """One row of the table."""
+    ours = time_ours(metric, task, results)
+    again = time_ours(metric, task, results)
+    rng = random.Random(0)
+    places = [(rng.randrange(len(task.systems)), rng.randrange(len(task.references))) for _ in range(part)]
+    pairs = [task.pair(*place) for place in places]
+    run = official()
+    run(pairs[:8])  # what is done once is not counted
+    start = time.perf_counter()
+    theirs = run(pairs)
+    total = len(task.systems) * len(task.references)
+    scaled = (time.perf_counter() - start) * total / len(pairs)
+    value = HEADLINE.get(name, metric.values[-1])
+    metric.load("cpu", {})  # without what the cache keeps
+    start = time.perf_counter()
+    found = metric.score(pairs, task.references)
+    seconds = time.perf_counter() - start
+    mine = [made.values[value] for made in found]
+    metric.load("cpu", {})
+    flops = operations(metric, pairs, task.references) if name in NETWORKS else 0.0
+    return {
+        "metric": name,
+        "ours_s": ours,
+        "official_s": scaled,
+        "speedup": scaled / ours,
+        "again_s": again,
+        "largest_difference": max(abs(a - b) for a, b in zip(mine, theirs, strict=True)),
+        "gflops_per_s": flops / seconds / 1e9,
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--captions", type=Path, required=True, help="csv, tsv or jsonl with an id and a caption column"
+    )
+    parser.add_argument("--out", type=Path, help="csv file of the figures; rows of other dtypes stay")
+    parser.add_argument("--systems", type=int, default=10)
+    parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--part", type=int, default=100, help="pairs on which the official pattern is timed")
+    parser.add_argument("--metrics", nargs="+", choices=SIX, default=list(SIX))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--tiny", action="store_true", help="networks of two layers, to try the benchmark out")
+    chosen = parser.parse_args()
+    texts = [text for text in read_captions(chosen.captions, "captions").values() if text.strip()]
+    task = make_task(texts, chosen.systems, chosen.samples)
+    layer = 2 if chosen.tiny else 12
+    console, rows = Console(width=200), []
+    with TemporaryDirectory(prefix="metrics-") as scratch:
+        folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
+        made = metrics(folders, layer, chosen.dtype)
+        calls = officials(folders, task.references, layer)
+        for name in chosen.metrics:
+            rows.append(measure(name, made[name], calls[name], task, chosen.part, Path(scratch) / name))
+            console.print(rows[-1])
+    table = pd.DataFrame(rows).assign(
+        dtype=chosen.dtype,
+        systems=chosen.systems,
+        samples=len(task.references),
+        threads=torch.get_num_threads(),
+        matmul_gflops_per_s=matmul_rate(getattr(torch, chosen.dtype)) / 1e9,
+        device=provenance.device_name("cpu"),
+        code=provenance.code_version(),
+        torch=torch.__version__,
+    )
+    totals = table[["ours_s", "official_s"]].sum()
+    console.print(table.to_string(index=False))
+    ours, theirs = totals["ours_s"], totals["official_s"]
+    console.print(f"all: {theirs:.0f} s against {ours:.0f} s, {theirs / ours:.1f}x")
+    if chosen.out:
+        _write(table, chosen.out)
+    wrong = table[(table["largest_difference"] > AGREE) & (chosen.dtype == "float32")]
+    if len(wrong):
+        raise SystemExit(f"the values differ: {', '.join(wrong['metric'])}")
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    if path.is_file():
+        before = pd.read_csv(path)
+        kept = before[
+            ~before[["metric", "dtype"]].apply(tuple, axis=1).isin(table[["metric", "dtype"]].apply(tuple, axis=1))
+        ]
+        table = pd.concat([kept, table], ignore_index=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g")
+
+
+if __name__ == "__main__":
+    main()
