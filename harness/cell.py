@@ -294,6 +294,7 @@ def _counts(rows: Sequence[Mapping[str, Any]], test: Split) -> dict[str, int]:
         "n_failed": len(test.samples) - len(ok),
         "n_empty": sum(not row["caption"] for row in ok),
         "n_truncated": sum(row["truncated"] for row in ok),
+        "n_distinct": len({row["caption"] for row in ok}),  # few: the captioner says the same of many pictures
         "n_rejected": len(test.rejected),
     }
 

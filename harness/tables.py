@@ -15,8 +15,8 @@ from harness import stats
 from harness.store import Damaged, Journal, find_folders, read_json, read_manifest, write_text
 
 RUN_COLUMNS = (
-    "run_id", "fit_id", "dataset", "split", "n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "model",
-    "class", "weights", "strategy", "prompt", "modality", "seed", "params_total", "params_trained",
+    "run_id", "fit_id", "dataset", "split", "n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct",
+    "model", "class", "weights", "strategy", "prompt", "modality", "seed", "params_total", "params_trained",
     "params_trained_pct", "train_seconds", "train_samples_per_s", "generate_seconds", "captions_per_s",
     "peak_memory_bytes", "device", "status", "error", "started_at", "finished_at", "config_hash", "code_version",
 )  # fmt: skip

@@ -327,3 +327,9 @@ def test_a_failed_cell_does_not_keep_its_model_in_memory():
         kept = _without_frames(error)
     assert str(kept) == "outer"
     assert alive[0]() is None
+
+
+def test_captions_that_repeat_are_counted(sweep):
+    runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
+    for run in tables.find_runs(sweep):
+        assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
