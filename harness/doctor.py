@@ -20,7 +20,7 @@ from rich.table import Table
 from harness import config, provenance
 from harness.arguments import parse
 from harness.contracts import CapBenchError, Captioner, Example, Refused, RequestError, Strategy
-from harness.parity import PROMPTS, Finding, Patient, check_adapter, check_batches
+from harness.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
 from harness.progress import bar, console
 from harness.run import Settings as RunSettings
 from harness.score import pick_device
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     _print_findings(table)
     if settings.out:
         write_csv(table, Path(settings.out))
-    return 1 if table["verdict"].isin(["differs", "dead", "failed"]).any() else 0
+    return int(not table["verdict"].isin(HEALTHY).all())
 
 
 def _examined(cell: config.Cell, samples: int, *, fallback: bool) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Verdict = Literal["same", "near tie", "differs", "dead", "refused"]
+HEALTHY = ("same", "near tie", "refused")
+"""Scores can be trusted as far as such a check goes."""
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
 """Largest difference of logits that counts as rounding, as a share of the largest logit."""
@@ -45,7 +47,7 @@ class Finding:
     @property
     def healthy(self) -> bool:
         """Whether scores can be trusted as far as this check goes."""
-        return self.verdict in ("same", "near tie", "refused")
+        return self.verdict in HEALTHY
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from transformers import GenerationConfig
 
-from harness.contracts import Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
-from model_zoo._checkpoint import CONFIG, TWINS, Reference, Weights, combined, digest, read_model, resolve, whereabouts
+from harness.contracts import RUNTIME, Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
+from model_zoo._checkpoint import (
+    CONFIG,
+    TWINS,
+    Reference,
+    Weights,
+    combined,
+    digest,
+    read_config,
+    read_model,
+    resolve,
+    whereabouts,
+)
 from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 
 if TYPE_CHECKING:
@@ -283,6 +294,45 @@ class HFCaptioner(ABC):
         kept = ids[:end]
         caption = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Generated(caption.strip(), tokens=len(kept), truncated=end is None)
+
+
+class CheckpointCaptioner(HFCaptioner):
+    """A captioner that is one checkpoint. What of it transformers knows by itself is said here."""
+
+    config_class: ClassVar[Any]
+    model_class: ClassVar[Any]
+
+    def __init__(
+        self,
+        name: str,
+        kind: Kind,
+        weights: Weights,
+        hub: Annotated[str, RUNTIME],
+        revision: Annotated[str | None, RUNTIME],
+        dtype: Dtype,
+        attention: Annotated[Attention, RUNTIME],
+    ) -> None:
+        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+
+    @cached_property
+    def config(self) -> Any:
+        """The checkpoint's configuration."""
+        return read_config(self.config_folder(), self.config_class)
+
+    @property
+    def tied(self) -> bool:
+        """What config.json says."""
+        return bool(self.config.tie_word_embeddings)
+
+    def architecture(self) -> nn.Module:
+        """The model as config.json describes it."""
+        model: nn.Module = self.model_class(self.config)
+        return model
+
+    def read(self) -> nn.Module:
+        """The model with its weights."""
+        model: nn.Module = self.pretrained(self.model_class, self.config)
+        return model
 
 
 @contextmanager

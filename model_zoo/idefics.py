@@ -11,11 +11,11 @@ from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
 from harness.contracts import RUNTIME, Decoding, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_tokenizer, require
-from model_zoo._hf import Dtype, HFCaptioner, Kind, Row
+from model_zoo._checkpoint import Weights, read_tokenizer, require
+from model_zoo._hf import CheckpointCaptioner, Dtype, Kind, Row
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import GenerationConfig
 
 FAKE = "<fake_token_around_image>"
@@ -26,13 +26,15 @@ VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 PERCEIVER = r"model\.perceiver_resampler\.blocks\.\d+"
 
 
-class Idefics(HFCaptioner):
+class Idefics(CheckpointCaptioner):
     """IdeficsForVisionText2Text, as HuggingFaceM4/idefics-9b-instruct stores it.
 
     Three added tokens have weights of their own beside those of Llama's words, in the head and in the embeddings. The
     tokenizer puts the blank before an answer itself: `lead` stays empty.
     """
 
+    config_class = IdeficsConfig
+    model_class = IdeficsForVisionText2Text
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.o_proj", "language"),
@@ -63,17 +65,12 @@ class Idefics(HFCaptioner):
         dtype: Dtype,
         attention: Annotated[Literal["eager", "sdpa"], RUNTIME],
     ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        super().__init__(name, kind, weights, hub, revision, dtype, attention)
 
     @property
     def unreached(self) -> tuple[str, ...]:
         """The norm of CLIP's pooled output: the perceiver reads the patches."""
         return ("model.vision_model.post_layernorm",)
-
-    @cached_property
-    def config(self) -> Any:
-        """The checkpoint's configuration."""
-        return read_config(self.config_folder(), IdeficsConfig)
 
     @cached_property
     def image_processor(self) -> Any:
@@ -97,11 +94,6 @@ class Idefics(HFCaptioner):
         return tokenizer
 
     @property
-    def tied(self) -> bool:
-        """Untied in the published checkpoint."""
-        return bool(self.config.tie_word_embeddings)
-
-    @property
     def stops(self) -> tuple[int, ...]:
         """The end of an utterance."""
         return (self.tokenizer.convert_tokens_to_ids(END),)
@@ -110,16 +102,6 @@ class Idefics(HFCaptioner):
     def pad_id(self) -> int:
         """The configuration's padding id, that of <unk>."""
         return int(self.config.pad_token_id)
-
-    def architecture(self) -> nn.Module:
-        """The model as config.json describes it."""
-        model: nn.Module = IdeficsForVisionText2Text(self.config)
-        return model
-
-    def read(self) -> nn.Module:
-        """The model with its weights."""
-        model: nn.Module = self.pretrained(IdeficsForVisionText2Text, self.config)
-        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -21,25 +21,20 @@ from transformers import (
 )
 
 from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row
-
-if TYPE_CHECKING:
-    from torch import nn
+from model_zoo._checkpoint import Weights, read_tokenizer, require
+from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
 
 IMAGE = "<image>"
 LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 
-class LlavaFamily(HFCaptioner):
+class LlavaFamily(CheckpointCaptioner):
     """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
     """
 
-    config_class: ClassVar[Any]
-    model_class: ClassVar[Any]
     processor_class: ClassVar[Any]
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
@@ -71,17 +66,12 @@ class LlavaFamily(HFCaptioner):
         attention: Annotated[Attention, RUNTIME],
         template: str,
     ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        super().__init__(name, kind, weights, hub, revision, dtype, attention)
         self.template = template
 
     @abstractmethod
     def image_processor(self) -> Any:
         """The slow image processor of the checkpoint: the fast one needs torchvision and gives other pixels."""
-
-    @cached_property
-    def config(self) -> Any:
-        """The checkpoint's configuration."""
-        return read_config(self.config_folder(), self.config_class)
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -130,16 +120,6 @@ class LlavaFamily(HFCaptioner):
     def pad_id(self) -> int:
         """The tokenizer's padding id: 32001, added to Llama's vocabulary."""
         return int(self.tokenizer.pad_token_id)
-
-    def architecture(self) -> nn.Module:
-        """The model as config.json describes it."""
-        model: nn.Module = self.model_class(self.config)
-        return model
-
-    def read(self) -> nn.Module:
-        """The model with its weights."""
-        model: nn.Module = self.pretrained(self.model_class, self.config)
-        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Prompt ids with the image tokens of each picture, and what the image processor makes of the pictures."""

@@ -13,8 +13,8 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_tokenizer
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row, only_image, without_generation_defaults
+from model_zoo._checkpoint import Weights, read_tokenizer
+from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row, only_image, without_generation_defaults
 from model_zoo._moondream2_keys import fill
 from model_zoo._moondream2_net import MoondreamConfig, MoondreamNet
 
@@ -29,13 +29,14 @@ GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2))  # (rows, columns) of tiles
 QUESTION = 128  # positions kept for the question, so that a long answer does not reach beyond what was trained
 
 
-class Moondream2(HFCaptioner):
+class Moondream2(CheckpointCaptioner):
     """The MoonDream2 of 2024: what is on the hub from 2025-01 on has the same name and another architecture.
 
     layout: "early" for revisions before 2024-05-20, one view of 378 x 378 pixels; "later" adds up to four tiles.
     fused_qkv: whether query, key and value of a language layer are one matrix (as published) or three, to LoRA.
     """
 
+    config_class = MoondreamConfig
     lead = " "
     tied = False
     sites: Mapping[str, Site] = {
@@ -69,14 +70,14 @@ class Moondream2(HFCaptioner):
         layout: Layout,
         fused_qkv: bool,
     ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        super().__init__(name, kind, weights, hub, revision, dtype, attention)
         self.layout = layout
         self.fused_qkv = fused_qkv
 
     @cached_property
     def config(self) -> MoondreamConfig:
         """The checkpoint's configuration, the published sizes where it says nothing."""
-        config: MoondreamConfig = read_config(self.config_folder(), MoondreamConfig)
+        config: MoondreamConfig = super().config
         if "HfMoondream" in (config.architectures or ()):
             raise RequestError(
                 f"{self.config_folder()}: expected the MoonDream2 of 2024, got a revision of 2025 or later, which is "

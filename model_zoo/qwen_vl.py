@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from PIL import Image
 from transformers import (
@@ -17,26 +17,21 @@ from transformers import (
 )
 
 from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, read_json, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row
-
-if TYPE_CHECKING:
-    from torch import nn
+from model_zoo._checkpoint import Weights, read_json, read_tokenizer, require
+from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
 
 LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.visual\.blocks\.\d+"
 THINNEST = 200  # the image processor refuses a picture whose longer side is more than so many times the shorter one
 
 
-class QwenVL(HFCaptioner):
+class QwenVL(CheckpointCaptioner):
     """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
 
     min_pixels, max_pixels: a picture is resized to an area between the two; (patch * merge)^2 pixels are one token.
     A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.
     """
 
-    config_class: ClassVar[Any]
-    model_class: ClassVar[Any]
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
@@ -68,7 +63,7 @@ class QwenVL(HFCaptioner):
         min_pixels: int,
         max_pixels: int,
     ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        super().__init__(name, kind, weights, hub, revision, dtype, attention)
         if not 0 < min_pixels <= max_pixels:
             raise RequestError(f"{name}: expected 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
         self.min_pixels = min_pixels
@@ -77,7 +72,7 @@ class QwenVL(HFCaptioner):
     @cached_property
     def config(self) -> Any:
         """The checkpoint's configuration."""
-        config = read_config(self.config_folder(), self.config_class)
+        config = super().config
         # Both levels are asked for it; a disagreement would leave a random head.
         config.text_config.tie_word_embeddings = config.tie_word_embeddings
         return config
@@ -100,11 +95,6 @@ class QwenVL(HFCaptioner):
         return tokenizer
 
     @property
-    def tied(self) -> bool:
-        """Tied in both checkpoints."""
-        return bool(self.config.tie_word_embeddings)
-
-    @property
     def stops(self) -> tuple[int, ...]:
         """The end of a turn, as in the chat template, and the end of a text."""
         return tuple(self.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]))
@@ -113,16 +103,6 @@ class QwenVL(HFCaptioner):
     def pad_id(self) -> int:
         """The end of a text."""
         return self.stops[1]
-
-    def architecture(self) -> nn.Module:
-        """The model as config.json describes it."""
-        model: nn.Module = self.model_class(self.config)
-        return model
-
-    def read(self) -> nn.Module:
-        """The model with its weights."""
-        model: nn.Module = self.pretrained(self.model_class, self.config)
-        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Chat-template ids, pixel_values (patches, patch values) of all pictures and image_grid_thw (pictures, 3)."""

@@ -10,23 +10,24 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from harness.contracts import RUNTIME, Site
-from model_zoo._checkpoint import Reference, Weights, read_config, require
-from model_zoo._hf import Attention, Dtype, HFCaptioner, Kind, Row
+from model_zoo._checkpoint import Weights, require
+from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import nn
 
 LANGUAGE = r"model\.text_model\.layers\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 
 
-class SmolVLM(HFCaptioner):
+class SmolVLM(CheckpointCaptioner):
     """Idefics3ForConditionalGeneration, as HuggingFaceTB/SmolVLM-500M-Instruct stores it.
 
     longest_edge, image_splitting: None keeps what the checkpoint's preprocessor_config.json says.
     """
 
+    config_class = Idefics3Config
+    model_class = Idefics3ForConditionalGeneration
     lead = " "
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
@@ -59,14 +60,14 @@ class SmolVLM(HFCaptioner):
         longest_edge: int | None,
         image_splitting: bool | None,
     ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+        super().__init__(name, kind, weights, hub, revision, dtype, attention)
         self.longest_edge = longest_edge
         self.image_splitting = image_splitting
 
     @cached_property
     def config(self) -> Any:
         """The checkpoint's configuration."""
-        config = read_config(self.config_folder(), Idefics3Config)
+        config = super().config
         # The hub file's top-level pad id lies outside the vocabulary; the text model's is right.
         config.pad_token_id = config.text_config.pad_token_id
         return config
@@ -94,11 +95,6 @@ class SmolVLM(HFCaptioner):
         return self.processor.tokenizer
 
     @property
-    def tied(self) -> bool:
-        """Untied in the 500M checkpoint."""
-        return bool(self.config.tie_word_embeddings)
-
-    @property
     def stops(self) -> tuple[int, ...]:
         """The end of an utterance, as in the chat template."""
         return (self.tokenizer.convert_tokens_to_ids(self.processor.end_of_utterance_token),)
@@ -107,16 +103,6 @@ class SmolVLM(HFCaptioner):
     def pad_id(self) -> int:
         """The text model's padding id."""
         return int(self.config.pad_token_id)
-
-    def architecture(self) -> nn.Module:
-        """The model as config.json describes it."""
-        model: nn.Module = Idefics3ForConditionalGeneration(self.config)
-        return model
-
-    def read(self) -> nn.Module:
-        """The model with its weights."""
-        model: nn.Module = self.pretrained(Idefics3ForConditionalGeneration, self.config)
-        return model
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
         """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""
