@@ -732,7 +732,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
 
 def test_the_embedded_checkpoint_is_small_and_its_words_are_those_of_the_command(tmp_path):
     assert sum(path.stat().st_size for path in TWIN.rglob("*") if path.is_file()) < 2_500_000
-    pair_encoder.write_tokenizer(tmp_path / "words")
+    pair_encoder.write_tokenizer(tmp_path / "words", pair_encoder.plain_captions(), 1000)
     for path in (tmp_path / "words").iterdir():
         assert path.read_bytes() == (TWIN / "language_model" / "clip_tokenizer_4.16.2" / path.name).read_bytes()
     assert yaml.safe_load((TWIN / "config.yaml").read_text()) == pair_encoder.CONFIG

@@ -6,8 +6,9 @@ system, AlignScore padded to 512 tokens with its unused head, one picture at a t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -115,34 +116,48 @@ def alignscore(folder: Path) -> Calls:
 
 
 def similarity(folder: Path) -> Calls:
-    """One picture and one text per call, encoded again for each system."""
-    from harness.metrics._clip_models import TransformersPair
+    """One picture and one text per call, the text padded to 77 tokens, both encoded again for each system."""
+    from harness.metrics._medimageinsight import MedImageInsight
 
-    encoder = TransformersPair(folder, "cpu", torch.float32)
+    model = MedImageInsight(folder, "cpu", torch.float32)
 
+    @torch.inference_mode()
     def run(pairs: Sequence[Pair]) -> list[float]:
         values = []
         for pair in pairs:
             assert pair.image is not None
-            picture, text = encoder.images([pair.image.load()]), encoder.texts([pair.candidate])
-            values.append(2.5 * max(float((picture * text).sum()), 0.0))
+            inputs = model.tokenizer(
+                [pair.candidate], padding="max_length", max_length=model.context, truncation=True, return_tensors="pt"
+            )
+            text = model.net.encode_texts(inputs["input_ids"], inputs["attention_mask"].bool())
+            values.append(float((model.images([pair.image.load()]) * text).sum()))
         return values
 
     return run
 
 
 def umls_f1() -> Calls:
-    """MedCAT on both texts of every pair."""
+    """MedCAT's own `get_entities` on both texts of every pair."""
     from harness.metrics import _medcat
     from harness.metrics.umls_f1 import EMBEDDED
 
     cat = _medcat.build(EMBEDDED)
 
+    def concepts(text: str) -> set[str]:
+        found = list(cat.get_entities(text).get("entities", {}).values())
+        inner = [one for one in found if any(_within(one, other) for other in found)]
+        return {entity["cui"] for entity in found if entity not in inner}
+
     def run(pairs: Sequence[Pair]) -> list[float]:
         values = []
         for pair in pairs:
-            left, right = (set(_medcat.concepts(cat, text)) for text in (pair.reference, pair.candidate))
+            left, right = (concepts(text) for text in (pair.reference, pair.candidate))
             values.append(2 * len(left & right) / (len(left) + len(right)) if left or right else 0.0)
         return values
 
     return run
+
+
+def _within(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """MedCAT keeps some names inside longer ones with this tokenizer; its documentation says that it does not."""
+    return bool(other["start"] <= one["start"] and one["end"] <= other["end"] and one["id"] != other["id"])

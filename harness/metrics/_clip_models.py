@@ -41,6 +41,8 @@ class TransformersPair:
                 raise RequestError(f"{folder}: {kind.replace('_', ' ')} in the weights, first {wrong[0]}")
         self.model: Any = model.to(device).eval()
         self.context: int = model.config.text_config.max_position_embeddings
+        # SigLIP reads its vector off the last place, without a mask; the others see no padding.
+        self.padding = "max_length" if model.config.model_type.startswith("siglip") else "longest"
         self.device = device
 
     def _read(self, folder: Path, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
@@ -62,9 +64,9 @@ class TransformersPair:
         return self._run(self.model.get_image_features, pixel_values=pixels)
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """(N, width), of length 1. Padded to full length: SigLIP reads its vector off the last place."""
+        """(N, width), of length 1."""
         inputs = self.tokenizer(
-            list(texts), padding="max_length", max_length=self.context, truncation=True, return_tensors="pt"
+            list(texts), padding=self.padding, max_length=self.context, truncation=True, return_tensors="pt"
         )
         return self._run(self.model.get_text_features, **inputs.to(self.device))
 

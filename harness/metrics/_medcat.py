@@ -47,6 +47,7 @@ def open_pack(path: Path, scratch: Path) -> CAT:
         path = inner[0] if len(inner) == 1 and inner[0].is_dir() else scratch
     cat = CAT.load_model_pack(str(path))
     cat.config.general.usage_monitor.enabled = False
+    cat.config.components.linking.train = False  # a pack may have been saved amid its training
     return cat
 
 
@@ -55,18 +56,20 @@ def concepts(cat: CAT, text: str) -> Concepts:
 
     MedCAT 2.9 promises as much, but with the regex tokenizer it keeps single words inside longer names.
     """
-    found = list(cat.get_entities(text).get("entities", {}).values())  # {} for a text without a word
+    document = cat(text)  # not `get_entities`, which spends a sixth of its time on fields that nobody reads
+    found = list(document.linked_ents) if document else []  # nothing comes back for a text without a word
     if not cat.config.general.show_nested_entities:
         found = _outermost(found)
-    return {entity["cui"]: frozenset(entity["type_ids"]) for entity in found}
+    known = cat.cdb.cui2info
+    return {entity.cui: frozenset(known[entity.cui]["type_ids"] if entity.cui in known else ()) for entity in found}
 
 
 def _outermost(entities: list[Any]) -> list[Any]:
     """The longest entities, and of those that overlap none but the longest."""
     kept: list[Any] = []
     taken: set[int] = set()  # characters
-    for entity in sorted(entities, key=lambda entity: entity["start"] - entity["end"]):
-        span = range(entity["start"], entity["end"])
+    for entity in sorted(entities, key=lambda entity: entity.base.start_char_index - entity.base.end_char_index):
+        span = range(entity.base.start_char_index, entity.base.end_char_index)
         if taken.isdisjoint(span):
             taken.update(span)
             kept.append(entity)
@@ -83,6 +86,7 @@ def _config() -> Config:
     config.general.log_level = logging.WARNING
     config.components.ner.min_name_len = 2  # 3 would hide CT, US and MR
     config.components.ner.upper_case_limit_len = 4  # shorter names in capitals only: "US", not "us"
+    config.components.linking.train = False
     config.components.linking.comp_name = "primary_name_only_linker"  # needs no training
     return config
 

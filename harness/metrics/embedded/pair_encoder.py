@@ -94,7 +94,7 @@ def make(folder: Path, steps: int | None) -> str:
     """Write the release folder of a trained encoder; returns how well it separates captions of unseen pictures."""
     recipe = Recipe() if steps is None else replace(Recipe(), steps=steps)
     torch.manual_seed(0)
-    vocabulary = write_tokenizer(folder / "language_model" / "clip_tokenizer_4.16.2")
+    vocabulary = write_tokenizer(folder / "language_model" / "clip_tokenizer_4.16.2", plain_captions(), 1000)
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False), encoding="utf-8")
     net = start(empty_net(CONFIG, vocabulary), recipe)
     save(net, folder)
@@ -127,8 +127,14 @@ def save(net: PairNet, folder: Path) -> None:
 # ---------------------------------------------------------------- words
 
 
-def write_tokenizer(folder: Path) -> int:
-    """CLIP's files with merges learnt from captions; returns the size of the vocabulary.
+def plain_captions() -> list[str]:
+    """What the embedded tokenizer learns from."""
+    rng = np.random.default_rng(SEED)
+    return [write(draw_factors(SEED, "train", n), style, rng) for n in range(3000) for style in STYLES]
+
+
+def write_tokenizer(folder: Path, captions: Sequence[str], size: int) -> int:
+    """CLIP's files with merges learnt from captions; returns the size of the vocabulary, about `size`.
 
     All bytes are in it, within a word and at its end, so that no text has an unknown token. The end has the highest id.
     """
@@ -136,10 +142,8 @@ def write_tokenizer(folder: Path) -> int:
     tokenizer.normalizer = normalizers.Lowercase()
     pattern = Regex(r"\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "removed", invert=True)
-    rng = np.random.default_rng(SEED)
-    captions = [write(draw_factors(SEED, "train", n), style, rng) for n in range(3000) for style in STYLES]
     tokenizer.train_from_iterator(
-        captions, trainers.BpeTrainer(vocab_size=1000, end_of_word_suffix="</w>", show_progress=False)
+        captions, trainers.BpeTrainer(vocab_size=size, end_of_word_suffix="</w>", show_progress=False)
     )
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     letters = list(bytes_to_unicode().values())
