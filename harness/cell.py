@@ -28,6 +28,7 @@ from harness.generate import generate
 from harness.store import (
     SCHEMA,
     SHORT,
+    Damaged,
     Journal,
     digest,
     file_digest,
@@ -245,11 +246,20 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
         parts.captioner.load(parts.device)
         if manifest is not None and manifest["status"] == "ok":
             same_identity(folder, manifest["identity"], known.fit_key)
+            _check_files(folder, manifest["files"])
             model = parts.strategy.attach(parts.captioner, known.plan)
             parts.strategy.load(model, known.plan, folder / "adapter")
             row: Mapping[str, Any] = manifest["row"]
             return row
         return _fit(parts, known.plan, known.fit_key, known.train, folder)
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """An adapter that was exchanged or cut short is refused: its captions would count for another one."""
+    for name, known in files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != known:
+            raise Damaged(f"{path}: not the file that this fit wrote; put it back, or delete {folder} to fit anew")
 
 
 def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folder: Path) -> Mapping[str, Any]:

@@ -24,7 +24,8 @@ def warm(modules: Sequence[str]) -> None:
     if _forks():
         from multiprocessing import forkserver
 
-        multiprocessing.get_context("forkserver").set_forkserver_preload([] if _driver() else list(modules))
+        quiet = f"{__package__}._quiet"
+        multiprocessing.get_context("forkserver").set_forkserver_preload([] if _driver() else [quiet, *modules])
         forkserver.ensure_running()
 
 

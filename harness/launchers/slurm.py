@@ -9,6 +9,7 @@ from typing import Any
 from harness.contracts import RequestError, Sweep
 
 POLL = 2.0  # seconds
+ASK = 60.0  # seconds between questions to sacct, which alone knows of a job that was killed
 
 
 class Slurm:
@@ -58,10 +59,13 @@ class Slurm:
             raise RequestError(f"launcher=slurm: {error}; run it where sbatch is") from error
         executor.update_parameters(name="capbench", **self.options)
         jobs = dict(enumerate(executor.map_array(Resumable(sweep.work), list(sweep.tasks))))
+        asked = time.monotonic()
         try:
             while jobs:
-                for place in [place for place, job in jobs.items() if job.done()]:
+                ask = time.monotonic() - asked > ASK
+                for place in [place for place, job in jobs.items() if job.done(force_check=ask)]:
                     yield place, _how(jobs.pop(place))
+                asked = time.monotonic() if ask else asked
                 time.sleep(POLL if jobs else 0)
         finally:
             for job in jobs.values():
