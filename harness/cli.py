@@ -105,7 +105,7 @@ results folder.
 """
 
 REPRODUCE_HELP = """\
-usage: capbench reproduce RUN [results=NEWFOLDER] [source=FOLDER] [device=NAME] [tolerance=VALUE]
+usage: capbench reproduce RUN [--config-dir DIR] [results=NEWFOLDER] [source=FOLDER] [device=NAME] [tolerance=VALUE]
 
 Runs the stored, resolved configuration of RUN again in results=NEWFOLDER (default: results-reproduced) and compares
 identity, captions (sample by sample, exactly) and scores. Says before what of code, packages and platform has changed.

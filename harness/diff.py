@@ -12,7 +12,8 @@ import pandas as pd
 from harness import config
 from harness.arguments import parse, words
 from harness.contracts import RequestError
-from harness.progress import console
+from harness.integrity import changed
+from harness.progress import console, errors
 from harness.records import find_record, patterns, plain
 from harness.store import difference, read_manifest
 from harness.tables import Run, scores_table
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
         kinds = " and ".join(str(record.folder.relative_to(record.folder.parent.parent)) for record in (left, right))
         raise RequestError(f"diff {' '.join(names)}: expected two runs or two fits, got {kinds}")
     console.print(f"A {left.folder}\nB {right.folder}", markup=False)
+    for record in (left, right):
+        for file, what in changed(record):
+            errors.print(f"{record.folder}: {file} {what}", markup=False)
     found = compare(left, right, settings.trials)
     for title, lines in found.items():
         for line in [f"\n{title} (A -> B)", *(f"  {line}" for line in lines)] if lines else []:

@@ -36,7 +36,8 @@ class Settings:
 
 def main(argv: Sequence[str]) -> int:
     """Run it again and compare; 0 when captions and scores are the same."""
-    names, options = words(parse("reproduce", argv).overrides)
+    arguments = parse("reproduce", argv)
+    names, options = words(arguments.overrides)
     settings: Settings = config.options("reproduce", options, Settings)
     if len(names) != 1:
         raise RequestError(f"reproduce: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
@@ -44,9 +45,7 @@ def main(argv: Sequence[str]) -> int:
     one = stored_cell(first, Path(settings.results), settings.device)
     for line in surroundings(first):
         errors.print(f"not as it was: {line}", markup=False)
-    for file, what in changed(first):
-        errors.print(f"{first.folder}: {file} {what}", markup=False)
-    second = again(one, first)
+    second = again(one, first, arguments.config_dir)
     return _report(first, second, settings.tolerance)
 
 
@@ -56,6 +55,9 @@ def stored_cell(run: Run, results: Path, device: str | None = None) -> config.Ce
     if run.manifest.get("kind") != "run" or run.status == "failed" or not isinstance(stored, Mapping):
         reason = run.row.get("error") or "it is no run with captions and a stored configuration"
         raise RequestError(f"{run.folder}: cannot be reproduced ({reason}); name a finished run, see `capbench ls`")
+    wrong = [f"{file} {what}" for file, what in changed(run)]
+    if wrong:
+        raise RequestError(f"{run.folder}: nothing to compare with: {wrong[0]}")
     if results.resolve() == run.folder.parent.parent.resolve():
         raise RequestError(f"results={results}: holds the run itself; give another folder for the repetition")
     changed_values = {"results": str(results)} | ({"device": device} if device else {})
@@ -69,7 +71,7 @@ def surroundings(run: Run) -> list[str]:
     return difference(then, now)
 
 
-def again(one: config.Cell, first: Run) -> Run:
+def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     """Run the cell and score it by the protocols of the first run."""
     results = make_folder(Path(one.config["results"]))
     parts = run_command._parts(one, {})
@@ -77,16 +79,17 @@ def again(one: config.Cell, first: Run) -> Run:
     if not outcome.fresh:
         console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
     second = Run(outcome.folder, read_manifest(outcome.folder) or {})
-    plans = [_plan(record) for record in first.protocols.values()]
+    plans = [_plan(record, config_dir) for record in first.protocols.values()]
     if plans:
         score([scorable(second)], plans, parts.device, results)
     return second
 
 
-def _plan(record: Mapping[str, Any]) -> Plan:
+def _plan(record: Mapping[str, Any], config_dir: str | None) -> Plan:
     """The protocol as it was recorded, with the further metrics that were scored beside it."""
     protocol = ScoreProtocol(**record["protocol"])
-    return Plan(protocol, columns(protocol, [name for name in record["columns"] if name not in protocol.columns], None))
+    further = [name for name in record["columns"] if name not in protocol.columns]
+    return Plan(protocol, columns(protocol, further, config_dir))
 
 
 def _report(first: Run, second: Run, tolerance: float) -> int:

@@ -14,9 +14,10 @@ from rich.table import Table
 from harness import config
 from harness.arguments import parse, words
 from harness.contracts import CapBenchError, RequestError
+from harness.integrity import changed, unreadable
 from harness.progress import console
 from harness.records import disk_use, find_record, patterns, plain
-from harness.store import SHORT, digest
+from harness.store import SHORT, Damaged, digest
 from harness.tables import Run, find_runs, scores_table
 
 WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "seed", "dataset", "split")
@@ -54,6 +55,7 @@ def sections(record: Run, trials: int) -> list[Section]:
     """Everything as (title, [(name, value)]); empty sections are left out."""
     parts: list[Section] = [
         ("", _what(record)),
+        ("not as it was written", _wrong(record)),
         ("counts", _facts(record.row, COUNTS)),
         *_scores(record, trials),
         ("costs", _facts(record.row, COSTS)),
@@ -83,6 +85,13 @@ def _what(record: Run) -> list[tuple[str, str]]:
         del labels["split"], labels["modality"]
     state = [("status", record.status), ("error", plain(record.row.get("error")))]
     return [(name, plain(value)) for name, value in [*labels.items(), *state] if value not in (None, "")]
+
+
+def _wrong(record: Run) -> list[tuple[str, str]]:
+    try:
+        return changed(record)
+    except Damaged as error:
+        return [unreadable(record, error)]
 
 
 def _facts(row: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:

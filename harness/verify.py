@@ -14,11 +14,11 @@ from rich.table import Table
 from harness import config
 from harness.arguments import parse, words
 from harness.contracts import RequestError
-from harness.integrity import Problem, changed, unrecorded, wrong_captions, wrong_identity
+from harness.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
 from harness.leaderboard import rebuild
 from harness.progress import bar, console
 from harness.records import find_fits, find_record, short_id
-from harness.store import Damaged, find_folders
+from harness.store import Damaged, busy, find_folders
 from harness.tables import Run, find_runs
 
 TABLES = ("*.csv", "*.md", "*.tex")
@@ -41,17 +41,23 @@ def main(argv: Sequence[str]) -> int:
     if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
     records = [find_record(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
-    problems = _all(records)
+    idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
+    problems = _all(idle)
     if not names and settings.tables:
         sound = all(not found for _, found in problems)
         problems.append((results, wrong_tables(results, settings.trials) if sound else []))
         if not sound:
             console.print("the tables were not compared: what they are made from is not sound", markup=False)
     count = _report(problems)
-    open_folders = sum(not (f / "manifest.json").is_file() for k in ("fits", "runs") for f in find_folders(results / k))
-    rest = f"; {open_folders} unfinished not looked at" if open_folders and not names else ""
-    console.print(f"{len(records)} runs and fits verified, {count} problems{rest}", markup=False)
+    rest = len(records) - len(idle) + (0 if names else _unfinished(results))
+    note = f"; {rest} unfinished or in use, not looked at" if rest else ""
+    console.print(f"{len(idle)} runs and fits verified, {count} problems{note}", markup=False)
     return 1 if count else 0
+
+
+def _unfinished(results: Path) -> int:
+    folders = [folder for kind in ("fits", "runs") for folder in find_folders(results / kind)]
+    return sum(not (folder / "manifest.json").is_file() for folder in folders)
 
 
 def check(record: Run) -> list[Problem]:
@@ -65,7 +71,7 @@ def check(record: Run) -> list[Problem]:
         problems += changed(record)
         problems += unrecorded(record) if record.manifest.get("kind") == "fit" else wrong_captions(record)
     except Damaged as error:
-        problems.append(("scores", str(error)))
+        problems.append(unreadable(record, error))
     return problems
 
 
@@ -124,7 +130,7 @@ def _report(problems: Sequence[tuple[Path, Sequence[Problem]]]) -> int:
         table.add_column(column, overflow="fold")
     for folder, found in problems:
         for file, what in found:
-            table.add_row(escape(str(folder)), escape(file), escape(what))
+            table.add_row(escape("/".join(folder.parts[-2:])), escape(file), escape(what))
     if table.row_count:
         console.print(table, soft_wrap=False)
     return table.row_count
