@@ -174,7 +174,7 @@ def _list(wanted: Sequence[Target], kept: Sequence[str]) -> None:
 def _confirmed() -> bool:
     if not sys.stdin.isatty():
         raise RequestError("clean: nothing deleted, as there is no terminal to ask; add yes=true to delete the above")
-    return console.input("delete? [y/N] ").strip().lower() in ("y", "yes")
+    return console.input("delete? [y/N] ", markup=False).strip().lower() in ("y", "yes")
 
 
 def _delete(wanted: Sequence[Target]) -> int:

@@ -74,11 +74,12 @@ def test_without_a_terminal_nothing_goes_and_the_way_on_is_told(results, capsys,
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y", False), ("yes", False), ("", True), ("n", True), ("what", True)])
-def test_a_terminal_is_asked(results, answer, left, monkeypatch):
+def test_a_terminal_is_asked(results, answer, left, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("harness.clean.console.input", lambda prompt: answer)
+    monkeypatch.setattr("builtins.input", lambda: answer)
     assert main(["clean", f"results={results}"]) == 0
     assert any(results.glob("fits/*/checkpoints")) is left
+    assert "delete? [y/N]" in capsys.readouterr().out
 
 
 def test_orphans_failed_logs_and_cache_go_when_asked_for(results):
@@ -130,12 +131,12 @@ def test_a_fit_that_comes_into_use_while_the_question_stands_is_kept(results, mo
     run, fit = only(results, "runs/smolvlm-targeted-*"), only(results, "fits/smolvlm-*")
     aside = run.rename(results / "aside")
 
-    def answer(prompt):
+    def answer():
         aside.rename(run)
         return "y"
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("harness.clean.console.input", answer)
+    monkeypatch.setattr("builtins.input", answer)
     assert main(["clean", f"results={results}", "what=orphans"]) == 0
     assert (fit / "adapter").is_dir()
 
