@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from harness.contracts import Metric
 
@@ -55,12 +56,15 @@ def clean(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory) -> Path:
-    """Results of a small sweep: every model, zero-shot and fine-tuned."""
+def sweep(tmp_path_factory, worker_id) -> Path:
+    """Results of a small sweep: every model, zero-shot and fine-tuned. Made once for all workers of the tests."""
     from harness.cli import main
 
-    results = tmp_path_factory.mktemp("sweep")
-    assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
+    base = tmp_path_factory.getbasetemp()
+    results = (base if worker_id == "master" else base.parent) / "sweep"
+    with FileLock(f"{results}.lock"):
+        if not (results / "leaderboard.csv").exists():
+            assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
     return results
 
 
