@@ -39,6 +39,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide():
+    """Where tests run side by side, rich takes 80 columns for a terminal's width and breaks cells into lines."""
+    from harness.progress import WIDE, console
+
+    console.width = WIDE
+
+
 def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(

@@ -86,7 +86,7 @@ def test_orphans_failed_logs_and_cache_go_when_asked_for(results):
     shutil.rmtree(only(results, "runs/smolvlm-targeted-*"))
     failed = only(results, "runs/llava_15-none-*")
     write_json(failed / "manifest.json", read_manifest(failed) | {"status": "failed"})
-    (results / "logs").mkdir()
+    (results / "logs").mkdir(exist_ok=True)
     (results / "logs" / "failed.log").write_text("Traceback")
     orphan = only(results, "fits/smolvlm-*")
     before = files(results)
