@@ -16,9 +16,9 @@ from pydicom.data import get_testdata_file
 
 from harness import config
 from harness.contracts import SPLITS, RequestError
-from harness.datasets import _table_rows
+from harness.datasets import _parquet
 from harness.datasets._table_cells import CellError, caption_text, concept_ids, shared_split
-from harness.datasets._table_rows import ParquetImage
+from harness.datasets._parquet import ParquetImage
 from harness.datasets.table import Table
 from harness.registry import groups
 
@@ -79,7 +79,14 @@ def table(path, **changes):
         "modality_column": None,
         "concepts_column": None,
         "shares": SHARES,
+        "view": {},
         "limit": None,
+        "stratify": "modality",
+        "seed": 0,
+        "clean": "strip",
+        "check": "decoded",
+        "cache": None,
+        "recheck": False,
     }
     return Table("table", path if path is None else str(path), **{**values, **changes})
 
@@ -243,12 +250,13 @@ def test_root_is_where_image_paths_start(tmp_path):
         table(path).load("test")
 
 
-def test_limit_takes_the_first_rows_of_each_split(pictures):
+def test_limit_takes_usable_rows_and_names_the_others(pictures):
     rows = [("none.png", "A.", "test"), *[(f"{name}.png", "A.", "test") for name in "abcdef"], ("a.png", "A.", "train")]
     path = write_csv(pictures / "t.csv", rows)
     whole, part = table(path).load("test"), table(path, limit=3).load("test")
-    assert part.samples == whole.samples[:2]
-    assert len(part.rejected) == 1
+    assert len(part.samples) == 3
+    assert [s.id for s in whole.samples if s in part.samples] == [s.id for s in part.samples], "in the table's order"
+    assert part.rejected == whole.rejected
 
 
 # ---------------------------------------------------------------- rows that cannot be used
@@ -486,7 +494,7 @@ def test_a_damaged_row_group_is_an_image_error_of_its_row(tmp_path):
     data = bytearray(path.read_bytes())
     data[column.data_page_offset : column.data_page_offset + 16] = b"\xff" * 16
     path.write_bytes(bytes(data))
-    _table_rows.encoded_column.cache_clear()
+    _parquet.encoded_column.cache_clear()
     split = table(path).load("test")
     assert [sample.id for sample in split.samples] == ["2"]
     assert split.rejected[0].id == "1"
