@@ -33,7 +33,7 @@ DAMAGE = (
     ValueError,
     zlib.error,
 )
-"""What nibabel raises on damaged files; each ends as one ImageError."""
+"""What numpy, gzip and nibabel raise on damaged files; each ends as one ImageError."""
 
 
 def is_nifti(head: bytes) -> bool:
@@ -47,13 +47,26 @@ def decode_nifti(stream: BinaryIO, view: View) -> Image.Image:
         import nibabel
     except ImportError:
         raise ImageError("NIfTI needs the package nibabel: pip install 'capbench[nifti]'") from None
+    damage: tuple[type[Exception], ...] = (*DAMAGE, *own_errors(nibabel))
     try:
         values, spacing = cut(nibabel, unpacked(stream), view)
-    except (*DAMAGE, nibabel.filebasedimages.ImageFileError, nibabel.spatialimages.HeaderDataError) as error:
+    except damage as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(f"NIfTI file cannot be decoded: {reason}") from error
     picture = Image.fromarray(grey(values, view)).convert("RGB")
     return square(picture, *spacing)
+
+
+def own_errors(nibabel: Any) -> tuple[type[Exception], ...]:
+    """nibabel's own errors about damaged files, which have no common base."""
+    return (
+        nibabel.filebasedimages.ImageFileError,
+        nibabel.orientations.OrientationError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.spatialimages.HeaderTypeError,
+        nibabel.spatialimages.ImageDataError,
+        nibabel.wrapstruct.WrapStructError,
+    )
 
 
 def unpacked(stream: BinaryIO) -> BinaryIO:
