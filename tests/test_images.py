@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+import re
 import struct
 import traceback
 import zlib
@@ -240,7 +241,17 @@ def test_every_file_of_pydicom_loads_or_says_why():
             continue
         assert image.mode == "RGB"
     assert len(paths) - len(reasons) > 40
-    assert all(0 < len(reason) < 300 and "\n" not in reason for reason in reasons)
+    kinds = (
+        r"DICOM modality \w+ is not a picture",
+        r"DICOM file without pixel data( \(modality \w+\))?",
+        r"DICOM file without the size of its picture",
+        r"DICOM compression JPEG.* needs the package python-gdcm",
+        r"DICOM pixels cannot be decoded \(.+\): .+",
+    )
+    for reason in reasons:
+        assert any(re.fullmatch(kind, reason) for kind in kinds), reason
+        assert len(reason) < 300
+    assert sum("cannot be decoded" in reason for reason in reasons) <= 5
 
 
 def test_no_message_and_no_memory_holds_the_patient(tmp_path):

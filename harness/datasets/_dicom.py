@@ -64,7 +64,7 @@ def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(rgb))
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"DICOM pixels cannot be decoded: {reason}") from error
+        raise ImageError(f"DICOM pixels cannot be decoded ({ds.file_meta.TransferSyntaxUID.name}): {reason}") from error
 
 
 def modality_of_dicom(stream: BinaryIO) -> str:
