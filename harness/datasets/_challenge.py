@@ -115,8 +115,9 @@ def _cells(path: Path, kind: str) -> Iterator[tuple[int, str, str, str]]:
     header = sniff(path, columns, kind)
     place = header.caption if kind == "caption" else header.concepts
     assert place is not None
+    width = len(columns)
     for line, cells in lines:
-        fault = wrong_length(columns, cells, delimiter)
+        fault = wrong_length(columns, cells, delimiter) if len(cells) != width else ""
         identity = cells[header.id].strip() if len(cells) > header.id else ""
         if not identity:
             identity, fault = f"line {line}", fault or "id is empty"
@@ -139,8 +140,9 @@ def _licences(path: Path | None, wanted: set[str]) -> dict[str, dict[str, str]]:
     names = [name.lower() for name in columns]
     places = [(name, names.index(name)) for name in ("pmcid", "attribution", "link") if name in names]
     found: dict[str, dict[str, str]] = {}
+    width = len(columns)
     for _, cells in lines:
-        identity = cells[header.id].strip() if len(cells) == len(columns) else ""
+        identity = cells[header.id].strip() if len(cells) == width else ""
         if identity in wanted:
             known: dict[str, str] = {name: text for name, place in places if (text := cells[place].strip())}
             if licence := LICENCE.match(known.get("attribution", "")):

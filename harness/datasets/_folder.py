@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from harness.contracts import RequestError
 from harness.datasets._images import FileImage, StoredImage
@@ -61,7 +61,7 @@ class Folder:
                     pictures.found[stem] = FileImage(entry.path, memo=memo)
         for of, archive in self.zips:
             for image in zipped(archive, of, split, memo):
-                pictures.found.setdefault(stem_of(PurePosixPath(image.member).name), image)
+                pictures.found.setdefault(stem_of(image.member.rpartition("/")[2]), image)
         return pictures
 
 
@@ -100,7 +100,7 @@ def walk(root: Path, parts: tuple[str, ...] = ()) -> Iterator[tuple[Path, tuple[
     below: list[str] = []
     with os.scandir(root) as entries:
         for entry in entries:
-            if entry.name.startswith((".", "__MACOSX")):
+            if entry.name.endswith(PICTURES) or entry.name.startswith((".", "__MACOSX")):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.name)

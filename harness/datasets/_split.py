@@ -34,8 +34,12 @@ class Rules:
 
 def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None) -> Split:
     """One split. An id that is in several splits stays in the last of train, valid, test, so that no test row leaks."""
-    elsewhere = ids_of(folder, (name for name in reversed(SPLITS) if name != split))
-    samples, rejected = _judge(rows_of(folder, split, memo), split, rules.clean, elsewhere)
+    place = SPLITS.index(split)
+    elsewhere = ids_of(folder, reversed(SPLITS[place + 1 :]))
+    samples, rejected, rowless = _judge(rows_of(folder, split, memo), split, rules.clean, elsewhere)
+    if rowless:  # one folder may hold the pictures of all splits
+        elsewhere |= ids_of(folder, SPLITS[:place])
+        rejected += [Rejected(row.id, row.fault) for row in rowless if row.id not in elsewhere]
     if not samples:
         why = f"; {len(rejected)} rejected, the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
         raise RequestError(f"dataset.root={folder.root}: no usable row in split {split!r}{why}")
@@ -48,22 +52,21 @@ def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None)
 
 def _judge(
     rows: Iterable[Row], split: str, clean: Clean, elsewhere: Mapping[str, str]
-) -> tuple[list[Sample], list[Rejected]]:
+) -> tuple[list[Sample], list[Rejected], list[Row]]:
+    """Samples, the ledger, and what has no row at all."""
     samples: list[Sample] = []
     rejected: list[Rejected] = []
+    rowless: list[Row] = []
     first: dict[str, int] = {}
-    later = SPLITS[SPLITS.index(split) + 1 :]
     for row in rows:
-        owner = elsewhere.get(row.id)
         if row.line == NO_LINE:
-            if owner is None:  # one folder may hold the pictures of all splits
-                rejected.append(Rejected(row.id, row.fault))
+            rowless.append(row)
             continue
         fault = row.fault
         if not fault and first.setdefault(row.id, row.line) != row.line:
             fault = f"id {row.id!r} is already used in line {first[row.id]}"
-        elif not fault and owner in later:
-            fault = f"id {row.id!r} is in split {owner!r} too and stays there"
+        elif not fault and row.id in elsewhere:
+            fault = f"id {row.id!r} is in split {elsewhere[row.id]!r} too and stays there"
         try:
             if not fault:
                 samples.append(_sample(row, split, clean))
@@ -71,7 +74,7 @@ def _judge(
             fault = str(error)
         if fault:
             rejected.append(Rejected(row.id, f"line {row.line}: {fault}"))
-    return samples, rejected
+    return samples, rejected, rowless
 
 
 def _sample(row: Row, split: str, clean: Clean) -> Sample:

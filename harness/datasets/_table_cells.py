@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def shared_split(identity: str, shares: Mapping[str, float]) -> str:
 
 def concept_ids(value: Any) -> tuple[str, ...]:
     """A list as it is, a JSON list, or text with ";" between; without "" and "nan", which stand for no concept."""
-    if isinstance(value, str) and value.isascii() and "[" not in value:  # nearly all: a hundred thousand in short time
-        return tuple(sys.intern(name) for part in value.split(";") if (name := part.strip()) and name.lower() != "nan")
+    if isinstance(value, str) and value.isascii() and "[" not in value:
+        return _plain_concepts(value)
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)
@@ -93,6 +94,12 @@ def concept_ids(value: Any) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else plain_text(value, "concepts").split(";")
     names = [plain_text(part, "concept") for part in parts]
     return tuple(name for name in names if name and name.lower() != "nan")
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain_concepts(value: str) -> tuple[str, ...]:
+    """Nearly all cells of a hundred thousand, few of them different: each tuple is kept once."""
+    return tuple(sys.intern(name) for part in value.split(";") if (name := part.strip()) and name.lower() != "nan")
 
 
 def picture_path(given: Any, root: Path) -> tuple[str, Path]:
