@@ -21,6 +21,7 @@ from make_rocov2 import (
     write_zips,
 )
 
+from harness.cli import main
 from harness.contracts import SPLITS, ImageError, RequestError
 from harness.datasets import _folder, _memo
 from harness.datasets._challenge import LICENCE
@@ -30,6 +31,7 @@ from harness.datasets._modalities import modality_of_concepts
 from harness.datasets._zip import ZipImage
 from harness.datasets.imageclef import ImageClef
 from harness.datasets.rocov2 import RocoV2
+from harness.tables import find_runs
 
 USUAL = {"limit": None, "stratify": "modality", "seed": 0, "clean": "strip", "check": "listed"}
 USUAL |= {"cache": None, "recheck": False}
@@ -484,6 +486,17 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     assert len(loaded.rejected) == 2
 
 
+def test_a_folder_that_is_a_link_is_named_when_nothing_else_is_there(tmp_path):
+    make(tmp_path / "root")
+    (tmp_path / "root" / "test_images").rename(tmp_path / "elsewhere")
+    (tmp_path / "root" / "test_images").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match=r"links to folders are not followed \(test_images\): give the real place"):
+        rocov2(tmp_path / "root").load("test")
+    (tmp_path / "root").rename(tmp_path / "real")
+    (tmp_path / "root").symlink_to(tmp_path / "real")
+    assert len(rocov2(tmp_path / "root").load("train").samples) == 12, "the root itself may be one"
+
+
 def test_members_that_lead_out_of_an_archive_are_only_names(tmp_path):
     make(tmp_path)
     shutil.rmtree(tmp_path / "test_images")
@@ -590,6 +603,22 @@ def test_changed_bytes_change_the_fingerprint(tmp_path, monkeypatch):
     path.write_bytes(bytes(data))
     os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
     assert rocov2(tmp_path / "set", cache=cache).load("test").fingerprint != before
+
+
+def test_a_run_remembers_its_pictures_and_writes_down_the_ledger(tmp_path, capsys):
+    rows = make(tmp_path / "set", (4, 1, 3), "zipped")
+    write_csv(
+        tmp_path / "set" / "test_captions.csv", ("ID", "Caption"), [(r["id"], r["caption"]) for r in rows["test"][:2]]
+    )
+    request = ["run", "dataset=rocov2", f"dataset.root={tmp_path / 'set'}", f"results={tmp_path / 'results'}"]
+    request += ["lora=none", "threads=1", "generate.max_new_tokens=4"]
+    assert main(request) == 0
+    (run,) = find_runs(tmp_path / "results")
+    assert (run.row["dataset"], run.row["n_ok"], run.row["n_rejected"]) == ("rocov2", 2, 1)
+    assert run.manifest["rejected"][0]["reason"] == "a picture without a row in test_captions.csv"
+    assert (tmp_path / "results" / "cache" / _memo.FILE).exists()
+    assert main(request) == 0
+    assert "done before" in capsys.readouterr().out
 
 
 def test_only_the_asked_split_is_listed(tmp_path, monkeypatch):

@@ -49,6 +49,11 @@ class Folder:
     folders: tuple[tuple[str | None, Path], ...]
     zips: tuple[tuple[str | None, Path], ...]
 
+    def hint(self) -> str:
+        """For a message about missing pictures: folders that are links, which are not followed. "" without any."""
+        links = sorted(path.name for path in self.root.iterdir() if path.is_symlink() and path.is_dir())
+        return f"; links to folders are not followed ({', '.join(links)}): give the real place" if links else ""
+
     def pictures(self, split: str, memo: Memo | None) -> Pictures:
         """Those of one split. What is unpacked goes before what is still zipped, which is taken for the same."""
         pictures = Pictures()

@@ -6,6 +6,7 @@ several processes (WAL) and after a fork. Losing the file costs time, never a re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -103,7 +104,8 @@ class Memo:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        self.path.replace(self.path.with_suffix(".damaged"))
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            self.path.replace(self.path.with_suffix(".damaged"))
         for companion in ("-wal", "-shm"):
             self.path.with_name(f"{self.path.name}{companion}").unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None)
         rejected += [Rejected(row.id, row.fault) for row in rowless if row.id not in elsewhere]
     if not samples:
         why = f"; {len(rejected)} rejected, the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
-        raise RequestError(f"dataset.root={folder.root}: no usable row in split {split!r}{why}")
+        raise RequestError(f"dataset.root={folder.root}: no usable row in split {split!r}{why}{folder.hint()}")
     chosen = rules.sampling.pick(samples)
     if rules.check == "decoded":
         chosen, damaged = decoded(chosen)
