@@ -51,7 +51,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class Entry:
-    """A row under judgement: its sample, or the reason against it. A split of None: it could not be told."""
+    """A row under judgement: its sample, or the reason against it, or neither for one of another split.
+
+    A split of None: it could not be told.
+    """
 
     line: int
     id: str
@@ -104,7 +107,7 @@ class Table:
         rows = read_rows(path)
         if not rows.rows:
             raise RequestError(f"dataset.path={path}: expected rows, got none; is it the right file?")
-        entries = self._judge(rows, self._columns(rows.columns), self._root(path))
+        entries = self._judge(rows, self._columns(rows.columns), self._root(path), split)
         lines = {entry.id: entry.line for entry in entries if entry.sample}
         samples = self.rules.sampling.pick([e.sample for e in entries if e.sample and e.split == split])
         rejected = [(e.line, Rejected(e.id, e.reason)) for e in entries if not e.sample and e.split in (split, None)]
@@ -139,25 +142,27 @@ class Table:
             concepts=column("concepts_column", "concepts"),
         )
 
-    def _judge(self, rows: Rows, columns: Columns, root: Path) -> list[Entry]:
+    def _judge(self, rows: Rows, columns: Columns, root: Path, wanted: str) -> list[Entry]:
         """Everything that can be told without opening a picture."""
         first: dict[str, int] = {}
         entries = []
         for row in rows.rows:
-            entry = self._entry(row, columns, root)
+            entry = self._entry(row, columns, root, wanted)
             if entry.split is not None and first.setdefault(entry.id, row.line) != row.line:
                 reason = f"id {entry.id!r} is already used in line {first[entry.id]}"
                 entry = replace(entry, sample=None, reason=reason)
             entries.append(entry)
         return entries
 
-    def _entry(self, row: Row, columns: Columns, root: Path) -> Entry:
+    def _entry(self, row: Row, columns: Columns, root: Path, wanted: str) -> Entry:
         identity, split = f"line {row.line}", None
         if row.fault:
             return Entry(row.line, identity, reason=row.fault)
         try:
             identity = row_id(row, columns)
             split = self._split(row, columns, identity)
+            if split != wanted:
+                return Entry(row.line, identity, split)
             image = picture_of(row.cells.get(columns.image), root, self.reading)
             return Entry(row.line, identity, split, sample_of(row, columns, image, (identity, split), self.rules.clean))
         except CellError as fault:
