@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
+from harness import provenance, ranks
 from harness.contracts import (
     CapBenchError,
     Captioner,
@@ -25,6 +25,7 @@ from harness.contracts import (
 )
 from harness.fit import Fitted, fit
 from harness.generate import generate
+from harness.memory import Limit
 from harness.store import (
     SCHEMA,
     SHORT,
@@ -75,7 +76,11 @@ class Recorded(CapBenchError):
 
 
 def run(parts: Parts) -> Outcome:
-    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped."""
+    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped.
+
+    Under torchrun all processes call this, each with its own device, and process 0 alone writes.
+    """
+    ranks.start(parts.device)
     test = parts.dataset.load(parts.split)
     if not test.samples:
         raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
@@ -85,19 +90,22 @@ def run(parts: Parts) -> Outcome:
     run_key = _run_identity(parts, fit_key, test)
     run_id = digest(run_key)[:SHORT]
     folder = parts.results / "runs" / f"{_name(parts, inference=True)}-{run_id}"
-    with locked(folder):
-        manifest = read_manifest(folder)
+    with ranks.held(locked(folder)):
+        manifest = ranks.once(lambda: read_manifest(folder))
         if manifest is not None:
             same_identity(folder, manifest["identity"], run_key)
             if manifest["status"] == "ok":
                 return Outcome(run_id, folder, "ok", fresh=False)
-        write_text(folder / "config.yaml", parts.config_yaml)
+        if ranks.first():
+            write_text(folder / "config.yaml", parts.config_yaml)
         try:
             status = _caption(parts, plan, folder, (fit_key, run_key), (train, test))
         except Exception as error:
-            row = _labels(parts, plan, fit_key, run_key) | {"error": brief(error), "n_requested": len(test.samples)}
-            record_failure(folder, run_key, row, _provenance(parts, plan, fit_key, run_key))
-            raise Recorded(brief(error)) from error
+            reason = ranks.fail(brief(error))
+            row = _labels(parts, plan, fit_key, run_key) | {"error": reason, "n_requested": len(test.samples)}
+            if ranks.speaker():
+                record_failure(folder, run_key, row, _provenance(parts, plan, fit_key, run_key))
+            raise Recorded(reason) from error
     return Outcome(run_id, folder, status, fresh=True)
 
 
@@ -189,8 +197,9 @@ def _caption(
     fitted = _ensure_fit(parts, plan, fit_key, train)
     meter = provenance.Meter(parts.device)
     journal = Journal(folder / "captions.jsonl")
-    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal)
-    rows = journal.latest()
+    limit = _limit(parts, fit_key, {"generate": dict(parts.identities["generate"])})
+    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal, limit)
+    rows = ranks.once(journal.latest)
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
         **_labels(parts, plan, fit_key, run_key),
@@ -210,8 +219,19 @@ def _caption(
         "files": {"captions.jsonl": file_digest(folder / "captions.jsonl")},
         **_provenance(parts, plan, fit_key, run_key),
     }
-    write_json(folder / "manifest.json", manifest)
+    if ranks.first():
+        write_json(folder / "manifest.json", manifest)
     return status
+
+
+def _limit(parts: Parts, fit_key: Mapping[str, Any], asked: Mapping[str, Any]) -> Limit:
+    """The rows that fit into memory at once depend on the captioner, the device and what is asked of them."""
+    about = {
+        "checkpoint": fit_key["checkpoint"],
+        "captioner": fit_key["captioner"],
+        "device": provenance.device_name(parts.device),
+    }
+    return Limit(parts.results / "cache", about | dict(asked))
 
 
 def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split | None) -> Mapping[str, Any]:
@@ -220,8 +240,8 @@ def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split
         parts.captioner.load(parts.device)
         return {}
     folder = parts.results / "fits" / f"{_name(parts, inference=False)}-{digest(identity)[:SHORT]}"
-    with locked(folder):
-        manifest = read_manifest(folder)
+    with ranks.held(locked(folder)):
+        manifest = ranks.once(lambda: read_manifest(folder))
         parts.captioner.load(parts.device)
         if manifest is not None and manifest["status"] == "ok":
             same_identity(folder, manifest["identity"], identity)
@@ -233,10 +253,13 @@ def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split
 
 
 def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folder: Path) -> Mapping[str, Any]:
-    write_text(folder / "config.yaml", parts.config_yaml)
+    if ranks.first():
+        write_text(folder / "config.yaml", parts.config_yaml)
     started, meter = provenance.now(), provenance.Meter(parts.device)
     queries = _queries(parts, train, None)
-    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder)
+    asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
+    limit = _limit(parts, identity, asked)
+    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit)
     row = {
         **asdict(done),
         "n_train": len(queries),
@@ -246,6 +269,8 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
         "started_at": started,
         "finished_at": provenance.now(),
     }
+    if not ranks.first():
+        return row
     write_json(
         folder / "manifest.json",
         {
@@ -323,4 +348,5 @@ def _provenance(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict
         "environment": provenance.environment(),
         "seeds": {"fit": parts.seed},
         "device": parts.device,
+        "processes": ranks.world(),
     }
