@@ -85,6 +85,11 @@ class CaptionTrainer(Trainer):
         at_once = self.args.per_device_train_batch_size * ranks.world()
         return Order(len(self.train_dataset), at_once if ranks.world() > 1 else 1, self.args.seed)
 
+    def _inner_training_loop(self, batch_size: int | None = None, *arguments: Any, **options: Any) -> Any:
+        """As asked: Trainer would take the micro-batch of the checkpoint with the accumulation of today."""
+        del batch_size
+        return super()._inner_training_loop(self.args.train_batch_size, *arguments, **options)
+
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One micro-batch; its share of the update's loss is summed up for the log."""
         loss: torch.Tensor = super().training_step(*arguments, **options)
