@@ -62,6 +62,8 @@ def start(device: str) -> None:
         return
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
+    else:  # accelerate would name it cpu:0, which torch cannot restore a checkpoint to
+        os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     # gloo on GPUs too: it carries what the processes say to each other, and notices at once when one is gone
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
