@@ -25,7 +25,8 @@ def generate(
     """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
     Failed rows are tried again by the next attempt; the last row of an id counts.
-    A row's `seconds` is its share of its batch, so that the cost of a pass is known however often it was interrupted.
+    A row's `seconds` is its share of its batch on its process, so that the cost of a pass is known however often it was
+    interrupted and however many processes share it.
     A batch that does not fit into memory is cut in halves, and so are all later ones. Raises DoesNotFit.
 
     Of several processes each takes one batch of a round; process 0 writes the rows in the order of the queries.

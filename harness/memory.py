@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import CapBenchError
-from harness.store import SHORT, digest, read_json, write_json
+from harness.progress import errors
+from harness.store import SHORT, Damaged, digest, read_json, write_json
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of the CUDA driver, torch's CPU allocator on Linux and on Windows, cuBLAS: all of them plain RuntimeErrors."""
@@ -63,7 +64,9 @@ class Limit:
         return self.rows
 
     def keep(self) -> None:
-        """Write it down for later runs."""
+        """Say so, and write it down for later runs."""
+        where = f" (remembered in {self.path}: delete it to try more again)" if self.path else ""
+        errors.print(f"out of memory: from now on {self.rows} rows at once{where}", markup=False)
         if self.path and self.rows:
             note = "the most rows that fitted into memory at once; delete this file to try more again"
             write_json(self.path, {"rows": self.rows, "note": note, "about": self.about})
@@ -71,5 +74,8 @@ class Limit:
     def _known(self) -> int | None:
         if self.path is None or not self.path.is_file():
             return None
-        rows = read_json(self.path)["rows"]
-        return int(rows)
+        known = read_json(self.path)
+        if not isinstance(known, dict) or not isinstance(known.get("rows"), int) or known["rows"] < 1:
+            raise Damaged(f"{self.path}: expected the rows that fit into memory, got other JSON; delete the file")
+        rows: int = known["rows"]
+        return rows

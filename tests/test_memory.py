@@ -155,11 +155,12 @@ def test_memory_is_free_before_the_next_attempt(tmp_path):
 # ---------------------------------------------------------------- what is remembered
 
 
-def test_a_later_run_starts_at_the_limit_until_its_file_is_deleted(tmp_path):
+def test_a_later_run_starts_at_the_limit_until_its_file_is_deleted(tmp_path, capsys):
     made = zero_shot(tmp_path, "generate.batch_size=8")
     limit_rows(made.captioner, 4)
     assert cell.run(made).status == "ok"
     (path,) = (tmp_path / "cache").glob("rows-*.json")
+    assert f"4 rows at once (remembered in {path}: delete it" in capsys.readouterr().err.replace("\n", "")
     assert json.loads(path.read_text())["rows"] == 4
 
     def sizes(*overrides):
@@ -184,9 +185,10 @@ def test_a_limit_belongs_to_what_it_was_learned_from(tmp_path):
     assert Limit(tmp_path, {"device": "A", "tokens": 64}).of(2) == 2
     assert Limit(tmp_path, {"device": "B", "tokens": 64}).of(16) == 16
     assert limit.path.exists()
-    limit.path.write_text("{ torn")
-    with pytest.raises(Damaged, match="move the file away"):
-        Limit(tmp_path, {"device": "A", "tokens": 64})
+    for text in ("{ torn", "[]", '{"rows": 0}', '{"rows": "4"}'):
+        limit.path.write_text(text)
+        with pytest.raises(Damaged, match=limit.path.name):
+            Limit(tmp_path, {"device": "A", "tokens": 64})
 
 
 # ---------------------------------------------------------------- fits

@@ -60,7 +60,7 @@ def zero_shot(tmp_path_factory) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", ["targeted", "stages", pytest.param("unreached", marks=pytest.mark.long)])
 def test_two_processes_make_the_fit_and_the_captions_of_one(name, tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     assert cell.run(parts(FITS[name], one)).status == "ok"
@@ -75,7 +75,7 @@ def test_two_processes_make_the_fit_and_the_captions_of_one(name, tmp_path):
     assert row(two, "runs")["identity"] == row(one, "runs")["identity"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_processes_caption_with_one_that_has_less_memory(zero_shot, tmp_path):
     done = start([*ZERO, "generate.batch_size=3"], tmp_path, {"rank": 1, "rows": 1}, processes=3)
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_three_processes_caption_with_one_that_has_less_memory(zero_shot, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_process_that_is_killed_ends_all_and_one_goes_on(rank, zero_shot, tmp_path):
     fault = {"rank": rank, "method": "generate", "call": 2, "how": "kill"}
     done = start(ZERO, tmp_path, fault, processes=2)
@@ -98,7 +98,12 @@ def test_a_process_that_is_killed_ends_all_and_one_goes_on(rank, zero_shot, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rank", "method", "lora"), [(0, "generate", ZERO), (1, "generate", ZERO), (1, "collate", TARGETED)]
+    ("rank", "method", "lora"),
+    [
+        (1, "generate", ZERO),
+        pytest.param(0, "generate", ZERO, marks=pytest.mark.long),
+        pytest.param(1, "collate", TARGETED, marks=pytest.mark.long),
+    ],
 )
 def test_an_error_of_one_process_ends_all_with_its_words(rank, method, lora, tmp_path):
     fault = {"rank": rank, "method": method, "call": 2, "how": "raise"}
@@ -111,7 +116,7 @@ def test_an_error_of_one_process_ends_all_with_its_words(rank, method, lora, tmp
     assert "the disk fell off" in manifest["row"]["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_goes_on_with_another_number_of_processes(tmp_path):
     whole, fewer, more = tmp_path / "whole", tmp_path / "fewer", tmp_path / "more"
     assert cell.run(parts(TARGETED, whole)).status == "ok"
@@ -127,7 +132,7 @@ def test_a_fit_goes_on_with_another_number_of_processes(tmp_path):
     same_fit(whole, more)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_short_of_memory_on_one_process_goes_on_when_repeated(tmp_path):
     whole, short = tmp_path / "whole", tmp_path / "short"
     fault = {"rank": 1, "rows": 2}

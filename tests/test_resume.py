@@ -19,7 +19,11 @@ FITS = {
     "targeted": ["model=smolvlm", "lora=targeted", "lora.dropout=0.3", LOGGED],
     "accumulated": ["model=smolvlm", "lora=targeted", "lora.dropout=0.3", LOGGED, "train.micro_batch_size=2"],
     "hybrid": ["model=smolvlm", "lora=hybrid", "lora.dropout=0.3", LOGGED],
-    "full": ["model=cnn_transformer", "lora=full", LOGGED],  # stages begin at steps 2 and 3, before and after checkpoint 2
+    "full": [
+        "model=cnn_transformer",
+        "lora=full",
+        LOGGED,
+    ],  # stages begin at steps 2 and 3, before and after checkpoint 2
 }
 
 
@@ -34,7 +38,10 @@ def losses(results: Path) -> pd.DataFrame:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize(
+    "name",
+    ["targeted", "full", *(pytest.param(name, marks=pytest.mark.long) for name in ("accumulated", "hybrid"))],
+)
 def test_a_killed_fit_ends_as_if_undisturbed(name, tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert cell.run(parts(FITS[name], whole)).status == "ok"
