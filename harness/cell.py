@@ -23,7 +23,7 @@ from harness.contracts import (
     Strategy,
     Training,
 )
-from harness.fit import Fitted, fit
+from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
 from harness.memory import Limit
 from harness.store import (
@@ -87,6 +87,8 @@ def run(parts: Parts) -> Outcome:
     train = parts.dataset.load("train") if parts.strategy.trains else None
     plan = parts.strategy.plan(parts.captioner)
     fit_key = _fit_identity(parts, plan, train)
+    if train is not None and not (_fit_folder(parts, fit_key) / "manifest.json").exists():
+        rows_per_process(parts.training)  # a wrong request, known before the work begins
     run_key = _run_identity(parts, fit_key, test)
     run_id = digest(run_key)[:SHORT]
     folder = parts.results / "runs" / f"{_name(parts, inference=True)}-{run_id}"
@@ -234,12 +236,16 @@ def _limit(parts: Parts, fit_key: Mapping[str, Any], asked: Mapping[str, Any]) -
     return Limit(parts.results / "cache", about | dict(asked))
 
 
+def _fit_folder(parts: Parts, identity: Mapping[str, Any]) -> Path:
+    return parts.results / "fits" / f"{_name(parts, inference=False)}-{digest(identity)[:SHORT]}"
+
+
 def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split | None) -> Mapping[str, Any]:
     """A loaded captioner with the fit's weights in place; the fit's row of costs."""
     if train is None:
         parts.captioner.load(parts.device)
         return {}
-    folder = parts.results / "fits" / f"{_name(parts, inference=False)}-{digest(identity)[:SHORT]}"
+    folder = _fit_folder(parts, identity)
     with ranks.held(locked(folder)):
         manifest = ranks.once(lambda: read_manifest(folder))
         parts.captioner.load(parts.device)

@@ -113,13 +113,20 @@ def fit(
         captioner.load(device)
 
 
-def _micro(options: Training, limit: memory.Limit) -> int:
-    """Rows at once: as many as are wanted and fit, an equal share of what this process does of an update."""
+def rows_per_process(options: Training) -> int:
+    """What each process does of an update. Raises RequestError when they cannot share it out evenly."""
     share, rest = divmod(options.batch_size, ranks.world())
     if rest:
         raise RequestError(
-            f"train.batch_size={options.batch_size}: expected a multiple of the {ranks.world()} processes"
+            f"train.batch_size={options.batch_size}: expected a multiple of the {ranks.world()} processes; "
+            "change one of them (another batch size is another fit)"
         )
+    return share
+
+
+def _micro(options: Training, limit: memory.Limit) -> int:
+    """Rows at once: as many as are wanted and fit, an equal share of what this process does of an update."""
+    share = rows_per_process(options)
     most = ranks.once(lambda: limit.of(options.micro_batch_size or share))
     return max(rows for rows in range(1, share + 1) if rows <= most and share % rows == 0)
 

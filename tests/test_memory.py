@@ -266,5 +266,7 @@ def test_a_loss_that_is_no_number_ends_the_fit(tmp_path):
 
 def test_processes_must_share_out_a_batch_evenly(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr("harness.ranks.start", lambda device: None)
     with pytest.raises(RequestError, match=r"train.batch_size=8: expected a multiple of the 3 processes"):
-        fitted(tmp_path)
+        cell.run(built(tmp_path))
+    assert not any(tmp_path.iterdir())
