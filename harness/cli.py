@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
+from harness import ranks
 from harness.contracts import CapBenchError, RequestError
 from harness.registry import groups
 
@@ -230,7 +231,8 @@ def _guarded(module: str, arguments: Sequence[str]) -> int:
 
 
 def _wrong(message: str) -> int:
-    sys.stderr.write(f"capbench: {message}\n")
+    if ranks.speaker():  # of several processes under torchrun, one
+        sys.stderr.write(f"capbench: {message}\n")
     return 2
 
 
