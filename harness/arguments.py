@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.contracts import RequestError
@@ -40,3 +41,9 @@ def parse(command: str, argv: Sequence[str], *, multirun: bool = False, cfg: boo
         else:
             found[name.lstrip("-")] = "yes"
     return Arguments(overrides, "m" in found or "multirun" in found, "cfg" in found, found.get("config_dir"))
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """The end of an error's sentence: the known name that comes closest, nothing where none does."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
