@@ -62,16 +62,28 @@ def main(argv: Sequence[str]) -> int:
     for name in ("trials", "permutations"):
         if getattr(settings, name) < 1:
             raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
+    out = _file(settings.out) if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)
     pairing = pair(one, other, settings.protocol)
     metric = _metric(pairing, settings.metric)
     table, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
     _print(pairing, table)
-    _print_samples(samples.head(settings.top), metric)
-    if settings.out:
-        _save(Path(settings.out), samples)
+    _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
+    if out is not None:
+        write_csv(samples, out)
+        console.print(f"\nall samples: {out}", markup=False)
     return 0
+
+
+def _file(out: str) -> Path:
+    path = Path(out)
+    if path.suffix != ".csv":
+        raise RequestError(f"out={out}: expected a file that ends in .csv")
+    make_folder(path.parent, "out")
+    if path.is_dir():
+        raise RequestError(f"out={out}: expected a file to write, got a folder")
+    return path
 
 
 # ---------------------------------------------------------------- what is compared
@@ -210,13 +222,3 @@ def _print_samples(samples: pd.DataFrame, metric: str) -> None:
         console.print(f"\n{row['id']} ({row['modality']}): {values}", markup=False)
         for label, name in (("reference", "reference"), ("A", "caption_a"), ("B", "caption_b")):
             console.print(f"  {label:9}  {row[name]}", markup=False)
-
-
-def _save(path: Path, samples: pd.DataFrame) -> None:
-    if path.suffix != ".csv":
-        raise RequestError(f"out={path}: expected a file that ends in .csv")
-    make_folder(path.parent, "out")
-    if path.is_dir():
-        raise RequestError(f"out={path}: expected a file to write, got a folder")
-    write_csv(samples, path)
-    console.print(f"\nall samples: {path}", markup=False)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, kendalltau, permutation_test, spearmanr
 
-from harness.stats import agreement, holm, holm_pairs, permutation
+from harness.stats import agreement, holm, holm_pairs, permutation, permutation_with_first
 
 TRIALS = 4000
 
@@ -103,3 +103,33 @@ def test_agreement_of_orders():
         assert table[0, 2] == pytest.approx(-1)
         assert np.isnan(table[3]).all(), "a constant column orders nothing"
     assert np.isnan(agreement(means[:1])[0]).all()
+
+
+def test_chunks_of_few_draws_give_the_same_p_values(monkeypatch):
+    from harness import stats
+
+    values = np.random.default_rng(6).normal(size=(6, 32, 2))
+    whole = permutation(values, 300, seed=4)
+    monkeypatch.setattr(stats, "CHUNK", 640)  # 20 draws at once: whole words of the generator
+    assert (permutation(values, 300, seed=4) == whole).all()
+
+
+def test_pairs_with_the_first_are_those_among_all():
+    values = np.random.default_rng(7).normal(size=(5, 24, 3))
+    assert (permutation_with_first(values, 500, seed=3) == permutation(values, 500, seed=3)[0, 1:]).all()
+
+
+def test_differences_that_tie_with_the_observed_one_count():
+    """Values of a few steps, as concept scores are: many draws give exactly the observed sum, in another order."""
+    rng = np.random.default_rng(8)
+    values = rng.choice([0, 1 / 3, 0.5, 1], size=(2, 10, 1))
+    expected = exact(values[0, :, 0], values[1, :, 0])
+    assert permutation(values, 20_000, seed=1)[0, 1, 0] == pytest.approx(expected, abs=0.012)
+
+
+def test_agreement_is_scipys_with_ties():
+    means = np.random.default_rng(9).integers(0, 6, size=(30, 4)).astype(float)
+    rho, tau = agreement(means)
+    for one, other in product(range(4), repeat=2):
+        assert rho[one, other] == pytest.approx(spearmanr(means[:, one], means[:, other]).statistic)
+        assert tau[one, other] == pytest.approx(kendalltau(means[:, one], means[:, other]).statistic)

@@ -87,7 +87,7 @@ def make_results(results: Path, sizes: Sizes) -> None:
             for n, caption in enumerate(captions)
         ]
         Journal(folder / "captions.jsonl").append(rows)
-        _write_manifest(folder, variant, seed, sizes.samples)
+        _write_manifest(folder, variant, seed, references)
         _write_scores(folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(6, sizes.samples)))
 
 
@@ -95,13 +95,19 @@ def _text(rng: np.random.Generator, words: int) -> str:
     return " ".join(WORDS[place] for place in rng.integers(len(WORDS), size=words))
 
 
-def _write_manifest(folder: Path, variant: int, seed: int, samples: int) -> None:
+def _write_manifest(folder: Path, variant: int, seed: int, references: Sequence[str]) -> None:
     numbers: dict[str, Any] = {name: 0 for name in RUN_COLUMNS if name.startswith(("n_", "params_", "peak"))}
     row = numbers | {"run_id": folder.name[-10:], "fit_id": digest([variant, seed])[:10], "dataset": "made-up"}
-    row |= {"split": "test", "n_requested": samples, "n_ok": samples, "model": f"model{variant:04d}", "class": "LVLM"}
+    row |= {
+        "split": "test",
+        "n_requested": len(references),
+        "n_ok": len(references),
+        "model": f"model{variant:04d}",
+        "class": "LVLM",
+    }
     row |= {"weights": "embedded", "strategy": "targeted", "prompt": "plain", "modality": "none", "seed": seed}
     row |= {"captions_per_s": 10.0, "finished_at": "2026-01-01T00:00:00+00:00"}
-    manifest = {"schema": 1, "kind": "run", "status": "ok", "identity": {"data": "0" * 64}, "row": row}
+    manifest = {"schema": 1, "kind": "run", "status": "ok", "identity": {"data": digest(references)}, "row": row}
     manifest |= {"variant": digest(variant), "config": {"model": {"name": variant}, "seed": seed}, "config_hash": "0"}
     write_json(folder / "manifest.json", manifest | {"code_version": "benchmark"})
 
