@@ -25,7 +25,8 @@ def refresh(runs: Iterable[Run], results: Path) -> None:
     written: nothing is taken for unchanged by its date. Losing the notes costs time, never a result.
     """
     known = _known(results / KEPT)
-    made = {run.folder.name: _refresh(run, known.get(run.folder.name)) for run in runs if run.status != "failed"}
+    there = [run for run in runs if run.status != "failed" and (run.folder / "captions.jsonl").is_file()]
+    made = {run.folder.name: _refresh(run, known.get(run.folder.name)) for run in there}
     if made != known:
         write_json(results / KEPT, made)
 

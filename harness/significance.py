@@ -13,7 +13,7 @@ from harness.boards import Group, Ranked
 from harness.tables import AGREEMENT_COLUMNS, SEED, SIGNIFICANCE_COLUMNS, Array
 
 LEVEL = 0.05  # the p-value that a table with all pairs must be able to reach after Holm's correction
-NEXT = 100
+NEXT = 20  # rows compared with the best one where all pairs are too many
 AGREEING = 40  # rows whose samples are compared: Kendall's tau takes its time, and the best rows are those to trust
 
 Places = NDArray[np.int64]
@@ -24,15 +24,14 @@ def significance_table(group: Group, ranked: Ranked, permutations: int) -> pd.Da
 
     All pairs, row_a ranked above row_b, as long as the correction leaves p = LEVEL possible: the smallest p-value is
     1 / (permutations + 1), and it counts as often as there are pairs. Beyond that the pairs of the column's best row
-    with the NEXT rows below it: who is behind them all is further away still.
+    with the NEXT rows below it. Not with all: the best of many equal rows is the luckiest one, and differs from the
+    unluckiest (with 60 equal rows a corrected p-value below 0.05 comes in 3 of 10 tables; with the next 20 in none).
     """
     rows = len(ranked.rows)
-    pairs = rows * (rows - 1) // 2
-    parts = (
-        _all_pairs(ranked, permutations) if pairs <= LEVEL * (permutations + 1) else _with_best(ranked, permutations)
-    )
+    every = rows * (rows - 1) / 2 <= LEVEL * (permutations + 1)
+    parts = _all_pairs(ranked, permutations) if every else _with_best(ranked, permutations)
     table = pd.concat([_part(ranked, place, *part) for place, part in enumerate(parts)], ignore_index=True)
-    family = "all pairs" if pairs <= LEVEL * (permutations + 1) else f"best row and the next {NEXT}"
+    family = "all pairs" if every else f"best row and the next {NEXT}"
     return table.assign(family=family, n=ranked.values.shape[1], **group.cells)[list(SIGNIFICANCE_COLUMNS)]
 
 

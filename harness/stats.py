@@ -129,17 +129,6 @@ def holm(p: Array) -> Array:
     return corrected
 
 
-def holm_pairs(p: Array) -> Array:
-    """Holm's correction over all pairs of systems, per column: [systems, systems, k] symmetric, 1 on the diagonal."""
-    corrected = np.ones_like(p)
-    upper = np.triu_indices(p.shape[0], k=1)
-    for column in range(p.shape[2]):
-        family = holm(p[..., column][upper])
-        corrected[(*upper, column)] = family
-        corrected[(upper[1], upper[0], column)] = family
-    return corrected
-
-
 def agreement(means: Array) -> tuple[Array, Array]:
     """Spearman's rho and Kendall's tau-b [k, k]: do the columns of `means` [systems, k] order the systems alike?
 

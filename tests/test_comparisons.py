@@ -12,6 +12,7 @@ from scipy.stats import kendalltau, permutation_test, spearmanr
 
 from harness import significance, tables
 from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.boards import Group, Ranked
 from harness.labels import labels
 from harness.leaderboard import rebuild
 from harness.stats import holm
@@ -106,6 +107,20 @@ def test_a_long_board_has_the_best_row_of_each_column_and_the_next(results, tmp_
             sign, key = (1, key) if key in every.index else (-1, (name, row["row_b"], row["row_a"]))
             assert row["difference"] == pytest.approx(sign * every.loc[key, "difference"], rel=1e-4)
             assert row["p"] == pytest.approx(every.loc[key, "p"], abs=0.1)
+
+
+def test_the_best_of_many_equal_rows_differs_from_none_of_the_next():
+    rng, names = np.random.default_rng(0), tuple(f"row{n}" for n in range(60))
+    found = 0
+    for _ in range(100):
+        values = rng.normal(size=(1, 50, 1)) + rng.gamma(1, size=(60, 50, 1))
+        means = values.mean(axis=1)[None]
+        used = np.ones(50, dtype=bool)
+        ranked = Ranked(names, ("rouge",), frozenset(), frozenset(), values, means, None, used)
+        table = significance.significance_table(Group("d", "s", "w", "p", "0"), ranked, 2000)
+        assert set(table["family"]) == {"best row and the next 20"}
+        found += table["p_holm"].min() <= 0.05
+    assert found <= 5
 
 
 def test_seeds_of_a_row_are_averaged_sample_by_sample(tmp_path):

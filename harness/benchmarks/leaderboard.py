@@ -60,7 +60,9 @@ def time_statistics(sizes: Sizes) -> dict[str, float]:
     stats.interval(means)
     stats.ranks(means[:, :, -1])
     middle = time.perf_counter()
-    stats.holm_pairs(stats.permutation(values, sizes.trials, 0))
+    p = stats.permutation(values, sizes.trials, 0)
+    for column in np.moveaxis(p[np.triu_indices(sizes.systems, k=1)], -1, 0):
+        stats.holm(column)
     return {"bootstrap_s": middle - start, "permutation_s": time.perf_counter() - middle}
 
 
