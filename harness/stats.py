@@ -19,7 +19,7 @@ from harness.contracts import RequestError
 Array = NDArray[np.float64]
 
 CHUNK = 2_000_000  # draws held in memory at once (16 MB)
-EQUAL = 1e-9  # relative: the same sum in another order is no larger one
+EQUAL = 1e-9  # of the sum of all absolute values: the same sum in another order is no larger one
 
 
 def complete(values: Array) -> NDArray[np.bool_]:
@@ -110,13 +110,14 @@ def _sign_flips(values: Array, trials: int, seed: int, differences: Callable[[Ar
     systems, n, k = values.shape
     flat = (values - values.mean(axis=0)).transpose(1, 0, 2).reshape(n, systems * k)  # smaller sums, same differences
     total = flat.sum(axis=0)
-    observed = np.abs(differences(total.reshape(1, systems, k))[0])
-    larger = np.ones(observed.shape)
+    rounding = EQUAL * np.abs(flat).sum(axis=0).reshape(systems, k).max(axis=0)
+    least = np.abs(differences(total.reshape(1, systems, k))[0]) - rounding
+    larger = np.ones(least.shape)
     rng = np.random.default_rng(seed)
-    for part in _parts(trials, max(n, systems * k, observed.size)):
+    for part in _parts(trials, max(n, systems * k, least.size)):
         chosen = _bits(rng, part.stop - part.start, n) @ flat
         drawn = differences((2 * chosen - total).reshape(-1, systems, k))  # chosen - (total - chosen): signs of +1, -1
-        larger += (np.abs(drawn) >= observed * (1 - EQUAL)).sum(axis=0)
+        larger += (np.abs(drawn) >= least).sum(axis=0)
     return larger / (trials + 1)
 
 

@@ -125,6 +125,12 @@ def test_differences_that_tie_with_the_observed_one_count():
     assert permutation(values, 20_000, seed=1)[0, 1, 0] == pytest.approx(expected, abs=0.012)
 
 
+def test_equal_means_of_unequal_samples_have_1():
+    """The observed difference is 0 but for rounding: no draw is smaller."""
+    one = np.random.default_rng(10).random((30, 1))
+    assert permutation(np.stack([one, np.roll(one, 1), one[::-1]]), 500, seed=1).min() == 1
+
+
 def test_agreement_is_scipys_with_ties():
     means = np.random.default_rng(9).integers(0, 6, size=(30, 4)).astype(float)
     rho, tau = agreement(means)
