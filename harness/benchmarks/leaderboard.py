@@ -53,7 +53,7 @@ class Sizes:
 
 
 def time_statistics(sizes: Sizes) -> dict[str, Times]:
-    """Seconds, by the clock and of all cores, of what a board is made of: nine columns of `images` values for each system."""
+    """Seconds, by the clock and of all cores, of what a board is made of; nine columns for each system."""
     rng = np.random.default_rng(0)
     skill = rng.normal(0, 0.02, size=(sizes.systems, 1, 1))
     values = np.clip(rng.beta(2, 5, size=(1, sizes.images, 9)) + skill, 0, 1)
