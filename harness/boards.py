@@ -22,6 +22,7 @@ from harness.tables import (
     Run,
     add_averages,
     missing_reasons,
+    mixture,
     protocol_values,
     stacked_averages,
 )
@@ -59,8 +60,8 @@ class Ranked:
     """The ranked rows over the samples that all of them have, the best row first.
 
     values: [rows, n, columns], no NaN; each the mean over the seeds of its row. means: the same resampled, [trials,
-    rows, columns]. used: which samples these are of the newest run's. averages, lower: columns that are composites, and
-    columns where less is better.
+    rows, columns]. mix: the columns by those that are no composites, which come first. used: which samples of the
+    newest run these are. averages, lower: columns that are composites, and columns where less is better.
     """
 
     rows: tuple[str, ...]
@@ -68,6 +69,7 @@ class Ranked:
     averages: frozenset[str]
     lower: frozenset[str]
     values: Array
+    mix: Array
     means: Array
     newest: Run
     used: NDArray[np.bool_]
@@ -180,13 +182,16 @@ def _with_scores(
         table["rank"] = table[primary].rank(method="min", ascending=False).astype(int)
     table = table.sort_values([name for name in ("rank", *ROW_COLUMNS) if name in table], kind="stable")
     values = values[table.index][:, :, filled]
+    averages = {name: parts for name, parts in spec["averages"].items() if name in shown}
+    mix = mixture([name for name in shown if name not in averages], averages)
     ranked = Ranked(
         rows=tuple(map(row_name, table[list(ROW_COLUMNS)].itertuples(index=False))),
         columns=shown,
-        averages=frozenset(spec["averages"]),
+        averages=frozenset(averages),
         lower=_lower(record["columns"]),
         values=values,
-        means=stats.joint(values, trials, SEED),
+        mix=mix,
+        means=stats.joint(values[:, :, : len(mix)], trials, SEED, mix),
         newest=max((run for runs in members for run in runs), key=_age),
         used=used,
     )

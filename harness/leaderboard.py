@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness.boards import Board, build, grouped
+from harness.cache import Cache
 from harness.contracts import RequestError
 from harness.export import show, write_latex, write_markdown
 from harness.progress import console
@@ -60,10 +61,12 @@ class Settings:
 
 def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> list[Board]:
     """Write every table of a results folder; the newest board comes first."""
-    runs = find_runs(results)
+    cache = Cache(results / "cache")
+    runs = find_runs(results, cache.files)
     write_csv(runs_table(runs), results / "runs.csv")
     write_csv(scores_table(runs, trials), results / "scores.csv")
     refresh(runs, results)
+    cache.close()
     boards: list[Board] = []
     beside: dict[str, list[pd.DataFrame]] = {"significance": [], "agreement": [], "subgroups": []}
     for group, members in grouped(runs).items():

@@ -141,7 +141,7 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
     pictures = config.build(cell, "pictures").load() if settings.images else None
     seen = None if pictures is None else lambda: pictures
     ended = score([Scorable(results, rows, seen)], plans, device, results)
-    run = Submission(results, {"status": "ok", "row": {"run_id": name}}, tuple(rows))
+    run = Submission(results, {"status": "ok", "row": {"run_id": name}}, given=tuple(rows))
     write_text(results / "samples.csv", samples_csv(run))
     table = scores_table([run], TRIALS)
     write_csv(table, results / "scores.csv")

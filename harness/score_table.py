@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.tables import SCORE_COLUMNS, SEED, Array, Run, protocol_matrix, stacked_averages
+from harness.tables import SCORE_COLUMNS, SEED, Array, Run, mixture, protocol_matrix, stacked_averages
 
 AT_ONCE = 500  # runs resampled together: the draws depend on the number of samples alone, so they are made once
 
@@ -67,10 +67,17 @@ def _rows(members: Sequence[Scored], trials: int) -> Iterator[dict[str, Any]]:
     mean, low, high = blank.copy(), blank.copy(), blank.copy()
     if values.shape[1]:
         filled = ~np.isnan(values[0, 0])
+        shown = [name for name, whole in zip(names, filled.tolist(), strict=True) if whole]
+        mix = mixture([name for name in shown if name in record["columns"]], _averages(record, shown))
         mean[:, filled] = values[:, :, filled].mean(axis=1)
-        low[:, filled], high[:, filled] = stats.interval(stats.joint(values[:, :, filled], trials, SEED))
+        resampled = stats.joint(values[:, :, filled][:, :, : len(mix)], trials, SEED, mix)
+        low[:, filled], high[:, filled] = stats.interval(resampled)
     for place, member in enumerate(members):
         yield from _member_rows(member, names, zip(mean[place], low[place], high[place], strict=True))
+
+
+def _averages(record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {name: parts for name, parts in record["protocol"]["averages"].items() if name in shown}
 
 
 def _member_rows(member: Scored, names: Sequence[str], values: Iterable[tuple[float, ...]]) -> Iterator[dict[str, Any]]:

@@ -47,12 +47,17 @@ def bootstrap(values: Array, trials: int, seed: int) -> Array:
     return means
 
 
-def joint(values: Array, trials: int, seed: int) -> Array:
-    """Means [trials, systems, k] over jointly resampled images of `values` [systems, n, k]."""
+def joint(values: Array, trials: int, seed: int, mix: Array | None = None) -> Array:
+    """Means [trials, systems, k] over jointly resampled images of `values` [systems, n, k].
+
+    mix [k, m]: what is wanted are combinations of the means, such as averages of columns: [trials, systems, m].
+    """
     systems, n, k = values.shape
     flat = values.transpose(1, 0, 2).reshape(n, systems * k)
-    means: Array = np.moveaxis(bootstrap(flat, trials, seed).T.reshape(systems, k, trials), -1, 0)
-    return means
+    means = bootstrap(flat, trials, seed).T.reshape(systems, k, trials)
+    if mix is not None:
+        means = mix.T @ means
+    return np.moveaxis(means, -1, 0)
 
 
 def interval(means: Array, level: float = 0.95) -> tuple[Array, Array]:

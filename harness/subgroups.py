@@ -37,7 +37,9 @@ def subgroups_table(group: Group, ranked: Ranked, trials: int) -> pd.DataFrame:
 def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
     values = ranked.values[:, mask]
     rows, n, columns = values.shape
-    bounds = stats.interval(stats.joint(values, trials, SEED)) if n > 1 else [np.full((rows, columns), np.nan)] * 2
+    bounds = [np.full((rows, columns), np.nan)] * 2
+    if n > 1:
+        bounds[:] = stats.interval(stats.joint(values[:, :, : len(ranked.mix)], trials, SEED, ranked.mix))
     return pd.DataFrame(
         {
             "row": np.repeat(ranked.rows, columns),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +58,7 @@ class Run:
 
     folder: Path
     manifest: Mapping[str, Any]
+    kept: MutableMapping[str, bytes] | None = None  # of score files, see read_scores
 
     @property
     def status(self) -> str:
@@ -93,7 +94,7 @@ class Run:
         """The file behind a scored column, read once. Raises Damaged."""
         name = str(column["file"])
         if name not in self._scores:
-            self._scores[name] = read_scores(self.folder / "scores" / name)
+            self._scores[name] = read_scores(self.folder / "scores" / name, self.kept)
         return self._scores[name]
 
     def values(self, column: Mapping[str, Any]) -> Array:
@@ -106,7 +107,7 @@ class Run:
         return int((counts > 0).sum())
 
 
-def find_runs(results: Path) -> list[Run]:
+def find_runs(results: Path, kept: MutableMapping[str, bytes] | None = None) -> list[Run]:
     """All runs with a manifest, by folder name. A damaged manifest becomes a failed run with the reason."""
     runs = []
     for folder in find_folders(results / "runs"):
@@ -115,7 +116,7 @@ def find_runs(results: Path) -> list[Run]:
         except Damaged as error:
             manifest = {"status": "failed", "row": {"run_id": folder.name.rpartition("-")[2], "error": str(error)}}
         if manifest is not None:
-            runs.append(Run(folder, manifest))
+            runs.append(Run(folder, manifest, kept))
     return runs
 
 
@@ -171,6 +172,11 @@ def add_averages(values: pd.DataFrame, averages: Mapping[str, Sequence[str]]) ->
     for name, parts in averages.items():
         table[name] = table[list(parts)].mean(axis=1, skipna=False)
     return table
+
+
+def mixture(names: Sequence[str], averages: Mapping[str, Sequence[str]]) -> Array:
+    """The columns and their composites as combinations of the columns: [columns, columns and composites]."""
+    return add_averages(pd.DataFrame(np.eye(len(names)), columns=list(names)), averages).to_numpy(float)
 
 
 def stacked_averages(

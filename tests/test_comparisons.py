@@ -1,5 +1,6 @@
 """significance.csv, agreement.csv and subgroups.csv: against scipy and the other tables, whole and rebuilt alike."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.benchmarks.leaderboard import Sizes, make_results
 from harness.boards import Group, Ranked
 from harness.labels import labels
 from harness.leaderboard import rebuild
+from harness.score_files import read_scores
 from harness.stats import holm
 from harness.store import Journal, read_json, write_json
 from harness.subgroups import divisions
@@ -116,7 +118,7 @@ def test_the_best_of_many_equal_rows_differs_from_none_of_the_next():
         values = rng.normal(size=(1, 50, 1)) + rng.gamma(1, size=(60, 50, 1))
         means = values.mean(axis=1)[None]
         used = np.ones(50, dtype=bool)
-        ranked = Ranked(names, ("rouge",), frozenset(), frozenset(), values, means, None, used)
+        ranked = Ranked(names, ("rouge",), frozenset(), frozenset(), values, np.eye(1), means, None, used)
         table = significance.significance_table(Group("d", "s", "w", "p", "0"), ranked, 2000)
         assert set(table["family"]) == {"best row and the next 20"}
         found += table["p_holm"].min() <= 0.05
@@ -240,6 +242,21 @@ def test_only_changed_samples_are_written_again(results, tmp_path):
     (copy / "cache" / "samples.json").write_text("{ torn")
     rebuild(copy, 300, 2000)
     assert json.loads((copy / "cache" / "samples.json").read_text()).keys() == {path.parent.name for path in stamps}
+
+
+@pytest.mark.parametrize("name", ["plain", 'with "quotes", commas', "two\nlines"])
+def test_scores_are_the_same_however_they_are_read(tmp_path, name):
+    values, path = [0.1 + 0.2, None, 1e-300, -3.0], tmp_path / "m.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "f1", "truncated", "reason"])
+        writer.writerows([f"{name}{n}", "" if v is None else repr(v), n, ""] for n, v in enumerate(values))
+    kept: dict[str, bytes] = {}
+    for known in (None, kept, kept):
+        found = read_scores(path, known)
+        assert found.values["f1"].tolist() == pytest.approx([0.1 + 0.2, np.nan, 1e-300, -3.0], abs=0, nan_ok=True)
+        assert found.values["truncated"].tolist() == [0, 1, 2, 3]
+    assert list(kept) == [found.digest]
 
 
 def test_damaged_scores_are_named(results, tmp_path, capsys):
