@@ -41,7 +41,7 @@ def bootstrap(values: Array, trials: int, seed: int) -> Array:
     rng = np.random.default_rng(seed)
     sums = np.empty((k + 1, trials))  # the trials of one mean lie together, as the sorting in `interval` wants them
     for part in _parts(trials, n):
-        sums[:, part] = weighted.T @ _multinomial(rng, part.stop - part.start, n).T
+        sums[:, part] = (_multinomial(rng, part.stop - part.start, n) @ weighted).T
     with np.errstate(invalid="ignore"):
         means: Array = (sums[:k] / sums[k]).T
     return means
