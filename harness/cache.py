@@ -1,6 +1,7 @@
-"""What was computed once from the same content: scores of pairs, features of texts and pictures. One SQLite file.
+"""What was computed once from the same content: scores of pairs, features of texts and pictures, numbers in files.
 
-Safe for several processes (WAL). Losing it costs time, never a result, so that a damaged file is set aside.
+One SQLite file, safe for several processes (WAL). Losing it costs time, never a result, so that a damaged one is set
+aside.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ T = TypeVar("T")
 
 
 class Cache:
-    """`scores` and `features` of one results folder. Raises nothing for a damaged file: it starts anew and says so.
+    """`scores`, `features`, `files` of a results folder. Raises nothing for a damaged file: it starts anew and says so.
 
     The file is opened at the first use, so that a command that needs nothing of it leaves it as it is.
     """
@@ -32,6 +33,7 @@ class Cache:
         self._connection: sqlite3.Connection | None = None
         self.scores = Table(self, "scores")
         self.features = Table(self, "features")
+        self.files = Table(self, "files")
 
     def close(self) -> None:
         """Give the file up; a later use opens it again."""
@@ -123,7 +125,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last writes, nothing else
         with connection:
-            for name in ("scores", "features"):
+            for name in ("scores", "features", "files"):
                 connection.execute(
                     f"CREATE TABLE IF NOT EXISTS {name} (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
                 )

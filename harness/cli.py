@@ -19,6 +19,7 @@ COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
     "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
     "leaderboard": ("harness.leaderboard", "rebuild all tables"),
+    "compare": ("harness.compare", "two runs: differences with intervals and p-values, the samples that differ most"),
     "submission": ("harness.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
     "show": ("harness.show", "one run or fit: what it is, scores, costs, where it comes from"),
     "diff": ("harness.diff", "in what two runs or fits differ"),
@@ -79,8 +80,24 @@ Files are csv, tsv or jsonl with an id column (its name ends in "id") and a colu
 
 LEADERBOARD_HELP = """\
 usage: capbench leaderboard [results=FOLDER] [dataset=NAME] [split=NAME] [weights=NAME] [protocol=NAME] [trials=N]
+                            [model=..] [strategy=..] [prompt=..] [modality=..] [sort=COLUMN] [group=COLUMN] [out=FILE]
 
-Rebuilds runs.csv, scores.csv, samples.csv and leaderboard.csv, .md, .tex from the files of the runs.
+Rebuilds all tables from the files of the runs: runs.csv, scores.csv, samples.csv of each run, leaderboard.csv, .md,
+.tex, significance.csv, agreement.csv, subgroups.csv. These are always whole; what follows is for the terminal and out=.
+
+  model=a,b*         rows by name or glob; also strategy=, prompt=, modality=. Ranks stay those of the whole table
+  sort=COLUMN        the best first
+  group=COLUMN       of each of its values the best row only: group=model
+  out=FILE           what is printed, as .csv, .md or .tex
+  permutations=N     draws behind the p-values of significance.csv (10000)
+"""
+
+COMPARE_HELP = """\
+usage: capbench compare A B [results=FOLDER] [metric=NAME] [top=N] [protocol=NAME] [out=FILE.csv]
+
+Two runs over the same samples, each a run's folder, its name, its id or the beginning of one: the means of every
+metric, A - B with a paired bootstrap interval and the p-value of a paired permutation test, and the samples that differ
+most by metric=NAME (default: the column that ranks). out=FILE.csv writes all samples with both captions and scores.
 """
 
 SUBMISSION_HELP = """\
@@ -254,6 +271,8 @@ def _command_help(command: str) -> str:
         return SCORE_HELP.format(protocols=", ".join(found["protocol"]), metrics=", ".join(found["metric"]))
     if command == "doctor":
         return DOCTOR_HELP
+    if command == "compare":
+        return COMPARE_HELP
     if command == "submission":
         return SUBMISSION_HELP
     if command in RECORD_HELP:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from harness.arguments import meant
 from harness.contracts import RUNTIME, RequestError
 from harness.registry import conf_dir, groups
 
@@ -65,7 +65,7 @@ def options(name: str, overrides: Sequence[str], schema: type) -> Any:
     for text in overrides:
         key, found, _ = text.partition("=")
         if not found or key not in values:
-            raise RequestError(f"{text}: expected KEY=VALUE with one of {', '.join(values)}{_meant(key, values)}")
+            raise RequestError(f"{text}: expected KEY=VALUE with one of {', '.join(values)}{meant(key, values)}")
         values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([text]))[key]  # type: ignore[index,call-overload]
     check_values(schema, values, "")
     return schema(**values)
@@ -139,7 +139,7 @@ def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
     for name, value in values.items():
         if name not in parameters:
             raise RequestError(
-                f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{_meant(name, parameters)}"
+                f"{key}{name}: unknown key; expected one of {', '.join(parameters)}{meant(name, parameters)}"
             )
         _check_type(f"{key}{name}", value, hints.get(name))
     missing = [n for n, p in parameters.items() if p.default is inspect.Parameter.empty and n not in values]
@@ -188,7 +188,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
 def _missing_choice(error: MissingConfigException) -> RequestError:
     group, _, choice = str(error.missing_cfg_file or "").rpartition("/")
     options = [o for o in (error.options or []) if o]
-    known = f"; expected one of {', '.join(options)}{_meant(choice, options)}" if options else ""
+    known = f"; expected one of {', '.join(options)}{meant(choice, options)}" if options else ""
     return RequestError(f"{group or 'configuration'}={choice}: no such choice{known}")
 
 
@@ -202,7 +202,7 @@ def _wrong_override(error: Exception, name: str) -> RequestError:
         return RequestError(
             f"{key}: not every choice of '{key.partition('.')[0]}' in this request has this key; set it apart"
         )
-    return RequestError(f"{key}: no such key{_meant(key, known)}; `capbench run --cfg` prints all keys")
+    return RequestError(f"{key}: no such key{meant(key, known)}; `capbench run --cfg` prints all keys")
 
 
 def _cell(composed: DictConfig, apart: list[str]) -> Cell:
@@ -270,8 +270,3 @@ def _type_name(hint: Any) -> str:
     return (
         text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
     )
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""

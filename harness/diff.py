@@ -15,8 +15,9 @@ from harness.contracts import RequestError
 from harness.integrity import changed
 from harness.progress import console, errors
 from harness.records import find_record, patterns, plain
+from harness.score_table import scores_table
 from harness.store import difference, read_manifest
-from harness.tables import Run, scores_table
+from harness.tables import Run
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.store import write_text
 from harness.tables import AVERAGES, LEADERBOARD_COLUMNS
 
 if TYPE_CHECKING:
-    from harness.leaderboard import Board
+    from harness.boards import Board
 
 TEXT = ("model", "strategy", "prompt", "modality")
 HIDDEN = (
@@ -27,6 +27,11 @@ HIDDEN = (
     *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")),
 )
 COSTS = ("captions_per_s", "params_trained_pct", "seeds", "n")
+PRINTED = 50  # rows on a terminal
+LATEX = str.maketrans(
+    {char: f"\\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
 
 
@@ -35,12 +40,12 @@ def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
 
     `brief` also leaves out what is the same in every row, as a terminal is narrow.
     """
-    shown = {}
+    shown, rows = {}, table.to_dict("records")
     for name in table.columns:
         empty = name not in ("rank", *TEXT) and table[name].isna().all()
         same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and table[name].nunique() == 1
         if name not in HIDDEN and not empty and not same:
-            shown[name] = [_cell(name, row) for row in table.to_dict("records")]
+            shown[name] = [_cell(name, row) for row in rows]
     return pd.DataFrame(shown)
 
 
@@ -62,7 +67,7 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
 
 def show(board: Board, path: Path, others: Sequence[str]) -> None:
     """Print the board, its note, why columns are blank, and where the files are."""
-    text = readable(board.table, brief=True)
+    text = readable(board.table.head(PRINTED), brief=True)
     left_out = _narrow(text, console.width)
     table = Table(
         title=board.group.title,
@@ -79,6 +84,8 @@ def show(board: Board, path: Path, others: Sequence[str]) -> None:
     console.print(table, soft_wrap=False)
     if left_out:
         console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only", markup=False)
+    if len(board.table) > PRINTED:
+        console.print(f"the first {PRINTED} of {len(board.table)} rows; the files have all", markup=False)
     for name, reason in board.blank.items():
         console.print(f"{name} is blank: {reason}", markup=False)
     for title in others:
@@ -117,10 +124,17 @@ def write_markdown(board: Board, path: Path) -> None:
 def write_latex(board: Board, path: Path) -> None:
     """A LaTeX tabular (booktabs) with the note as a comment."""
     text = readable(board.table)
-    text.columns = [name.replace("_", " ") for name in text.columns]
     align = "".join("l" if name in TEXT else "r" for name in text.columns)
-    body = text.to_latex(index=False, escape=True, column_format=align)
-    write_text(path, f"% {board.group.title}\n% {board.note or RANK_HELP}\n{body}")
+    head = " & ".join(name.replace("_", " ") for name in text.columns)
+    body = [" & ".join(map(_latex, row)) for row in text.itertuples(index=False)]
+    lines = [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
+    lines += [*(rf"{row} \\" for row in body), "\\bottomrule", "\\end{tabular}"]
+    write_text(path, f"% {board.group.title}\n% {board.note or RANK_HELP}\n" + "\n".join(lines) + "\n")
+
+
+def _latex(cell: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return cell.translate(LATEX)
 
 
 assert set(HIDDEN) <= set(LEADERBOARD_COLUMNS)

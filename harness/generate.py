@@ -118,5 +118,7 @@ def _failed(query: Query, reason: str) -> Row:
 
 
 def _facts(query: Query) -> dict[str, Any]:
-    """What scoring needs later, so that it needs no dataset: the row stands for itself."""
-    return {"prompt": query.prompt, "reference": query.sample.caption, "modality": query.sample.modality}
+    """What scoring and the tables need later, so that they need no dataset: the row stands for itself."""
+    sample = query.sample
+    known = {"reference": sample.caption, "modality": sample.modality, "concepts": list(sample.concepts)}
+    return {"prompt": query.prompt, **known}

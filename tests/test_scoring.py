@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
+from harness.score_table import scores_table
 from harness.scoring import Column, Plan, Scorable, score
-from harness.tables import Run, scores_table
+from harness.tables import Run
 
 PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")
 

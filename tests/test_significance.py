@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, kendalltau, permutation_test, spearmanr
 
-from harness.stats import agreement, holm, holm_pairs, permutation
+from harness.stats import agreement, holm, permutation, permutation_with_first
 
 TRIALS = 4000
 
@@ -66,7 +66,9 @@ def test_false_findings_on_null_data_are_as_rare_as_stated():
 
 def test_holm_keeps_the_rate_over_all_pairs():
     rng = np.random.default_rng(4)
-    families = [holm_pairs(permutation(rng.normal(size=(5, 25, 1)), 399, seed=n)).min() <= 0.05 for n in range(300)]
+    upper = np.triu_indices(5, k=1)
+    every = [permutation(rng.normal(size=(5, 25, 1)), 399, seed=n)[..., 0][upper] for n in range(300)]
+    families = [holm(p).min() <= 0.05 for p in every]
     assert sum(families) / 300 < 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
 
 
@@ -86,13 +88,9 @@ def test_holm_keeps_the_order_and_never_helps(p):
     assert (np.diff(corrected[order]) >= 0).all()
 
 
-def test_pairs_are_corrected_per_column_and_symmetric():
+def test_p_values_are_symmetric():
     p = permutation(np.random.default_rng(1).normal(size=(4, 20, 2)), 199, seed=0)
-    corrected = holm_pairs(p)
-    assert (corrected == corrected.transpose(1, 0, 2)).all()
-    upper = np.triu_indices(4, k=1)
-    for column in range(2):
-        assert corrected[..., column][upper].tolist() == holm(p[..., column][upper]).tolist()
+    assert (p == p.transpose(1, 0, 2)).all()
 
 
 def test_agreement_of_orders():
@@ -103,3 +101,39 @@ def test_agreement_of_orders():
         assert table[0, 2] == pytest.approx(-1)
         assert np.isnan(table[3]).all(), "a constant column orders nothing"
     assert np.isnan(agreement(means[:1])[0]).all()
+
+
+def test_chunks_of_few_draws_give_the_same_p_values(monkeypatch):
+    from harness import stats
+
+    values = np.random.default_rng(6).normal(size=(6, 32, 2))
+    whole = permutation(values, 300, seed=4)
+    monkeypatch.setattr(stats, "CHUNK", 640)  # 20 draws at once: whole words of the generator
+    assert (permutation(values, 300, seed=4) == whole).all()
+
+
+def test_pairs_with_the_first_are_those_among_all():
+    values = np.random.default_rng(7).normal(size=(5, 24, 3))
+    assert (permutation_with_first(values, 500, seed=3) == permutation(values, 500, seed=3)[0, 1:]).all()
+
+
+def test_differences_that_tie_with_the_observed_one_count():
+    """Values of a few steps, as concept scores are: many draws give exactly the observed sum, in another order."""
+    rng = np.random.default_rng(8)
+    values = rng.choice([0, 1 / 3, 0.5, 1], size=(2, 10, 1))
+    expected = exact(values[0, :, 0], values[1, :, 0])
+    assert permutation(values, 20_000, seed=1)[0, 1, 0] == pytest.approx(expected, abs=0.012)
+
+
+def test_equal_means_of_unequal_samples_have_1():
+    """The observed difference is 0 but for rounding: no draw is smaller."""
+    one = np.random.default_rng(10).random((30, 1))
+    assert permutation(np.stack([one, np.roll(one, 1), one[::-1]]), 500, seed=1).min() == 1
+
+
+def test_agreement_is_scipys_with_ties():
+    means = np.random.default_rng(9).integers(0, 6, size=(30, 4)).astype(float)
+    rho, tau = agreement(means)
+    for one, other in product(range(4), repeat=2):
+        assert rho[one, other] == pytest.approx(spearmanr(means[:, one], means[:, other]).statistic)
+        assert tau[one, other] == pytest.approx(kendalltau(means[:, one], means[:, other]).statistic)

@@ -53,6 +53,38 @@ def test_interval_agrees_with_scipy(seed):
     np.testing.assert_allclose(np.ravel(ours), [theirs.low, theirs.high], atol=0.03 * width)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_interval_of_a_paired_difference_agrees_with_scipy(seed):
+    one, other = sample(50, 1, seed), sample(50, 1, seed + 100)
+    means = stats.joint(np.stack([one, other]), 20_000, seed)
+    ours = stats.interval(means[:, 0] - means[:, 1])
+    theirs = scipy_stats.bootstrap(
+        (one[:, 0], other[:, 0]),
+        lambda a, b, axis=-1: np.mean(a - b, axis=axis),
+        paired=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    np.testing.assert_allclose(np.ravel(ours), theirs, atol=0.03 * (theirs.high - theirs.low))
+
+
+def test_systems_together_are_resampled_as_each_alone():
+    values = np.stack([sample(30, 2, seed) for seed in range(3)])
+    together = stats.joint(values, 200, 4)
+    for place, alone in enumerate(values):
+        np.testing.assert_allclose(together[:, place], stats.bootstrap(alone, 200, 4), rtol=1e-12)
+
+
+@given(st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.95]), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_bounds_are_numpys_quantiles(trials, level, seed):
+    means = np.random.default_rng(seed).normal(size=(trials, 2, 3))
+    means[0, 1, 1] = np.nan
+    expected = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    np.testing.assert_allclose(stats.interval(means, level), expected, rtol=1e-12)
+
+
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.integers(0, 2**32))
 @settings(max_examples=50, deadline=None)
 def test_interval_is_ordered_and_within_the_values(column, seed):
