@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,22 @@ class Dataset(Protocol):
 
     def load(self, split: str) -> Split:
         """Samples of "train", "valid" or "test", in the same order each time. Raises RequestError on a wrong file."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An image source that has a file's bytes: `capbench data check` can then tell format and colour mode."""
+
+    def read(self) -> bytes:
+        """The encoded picture as stored. Raises ImageError when it cannot be read."""
+
+
+@runtime_checkable
+class Inventory(Protocol):
+    """A dataset that can tell which pictures lie beside its rows: `capbench data check` names them."""
+
+    def orphans(self) -> Sequence[str]:
+        """Picture files that no row of any split names, relative to the dataset's root, sorted."""
 
 
 # ---------------------------------------------------------------- prompts

@@ -1,0 +1,119 @@
+"""Pictures that are the same or look the same, without comparing each with each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.checks.pictures import Facts
+from harness.checks.problems import Problem
+from harness.contracts import SPLITS
+
+DISTANCE = 3  # bits of 64; four bands of 16 bits find all pairs up to this many
+BANDS = 4
+CORRELATION = 0.998  # of the thumbnails: hashes alone confuse neighbours of one series and films of one view
+BLOCK = 1024  # rows of one bucket compared at a time, so that a crowded bucket needs no more memory
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a row with its facts."""
+
+    split: str
+    id: str
+    facts: Facts
+
+
+def duplicates(pictures: Sequence[Picture]) -> Iterator[Problem]:
+    """Same pixels, then same looks. Of each group one picture stays without a word: the first of the last split.
+
+    So test pictures that are also trained on are named on the training side, and the test split stays whole.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, picture in enumerate(pictures):
+        groups.setdefault(picture.facts.pixels, []).append(place)
+    for members in groups.values():
+        yield from _named(pictures, members, "same_image_in_other_split", "duplicate_image", "the same pixels as")
+    # A blank picture is like every other one.
+    single = [members[0] for members in groups.values() if not pictures[members[0]].facts.blank]
+    for members in look_alikes([pictures[place].facts for place in single]):
+        found = [place for member in members for place in groups[pictures[single[member]].facts.pixels]]
+        yield from _similar(pictures, found)
+
+
+def look_alikes(facts: Sequence[Facts]) -> list[list[int]]:
+    """Groups of places whose hashes differ in at most DISTANCE bits and whose thumbnails agree, in stable order."""
+    if not facts:
+        return []
+    hashes = np.array([int(f.hash, 16) for f in facts], np.uint64)
+    thumbs = _standardised(np.array([list(bytes.fromhex(f.thumb)) for f in facts], np.uint8))
+    leader = list(range(len(facts)))
+
+    def find(place: int) -> int:
+        while leader[place] != place:
+            leader[place] = leader[leader[place]]
+            place = leader[place]
+        return place
+
+    for left, right in _close(hashes):
+        agree = np.einsum("ij,ij->i", thumbs[left], thumbs[right], dtype=np.float32) >= CORRELATION
+        for a, b in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
+            low, high = sorted((find(a), find(b)))
+            leader[high] = low
+    groups: dict[int, list[int]] = {}
+    for place in range(len(facts)):
+        groups.setdefault(find(place), []).append(place)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def _close(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Pairs of places at most DISTANCE bits apart, in batches: two such hashes have one of the four bands in common."""
+    width = 64 // BANDS
+    for band in range(BANDS):
+        values = (hashes >> np.uint64(band * width)) & np.uint64(2**width - 1)
+        order = np.argsort(values, kind="stable")
+        edges = np.flatnonzero(np.diff(values[order])) + 1
+        for bucket in np.split(order, edges):
+            for start in range(0, len(bucket) if len(bucket) > 1 else 0, BLOCK):
+                block = bucket[start : start + BLOCK]
+                rest = bucket[start:]
+                apart = np.bitwise_count(hashes[block][:, None] ^ hashes[rest][None, :])
+                row, column = np.nonzero(apart <= DISTANCE)
+                later = column > row
+                if later.any():
+                    yield block[row[later]], rest[column[later]]
+
+
+def _standardised(thumbs: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Rows of mean 0 and length 1, so that a product is the correlation; in half precision, 512 bytes a picture."""
+    rows = np.empty(thumbs.shape, np.float16)
+    for start in range(0, len(thumbs), BLOCK):
+        part = thumbs[start : start + BLOCK].astype(np.float32)
+        part -= part.mean(axis=1, keepdims=True)
+        rows[start : start + BLOCK] = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6)
+    return rows
+
+
+def _named(
+    pictures: Sequence[Picture], members: Sequence[int], across: str, within: str, how: str
+) -> Iterator[Problem]:
+    kept = _kept(pictures, members)
+    for place in members:
+        picture = pictures[place]
+        if place != kept and (picture.split, picture.id) != (pictures[kept].split, pictures[kept].id):
+            kind = within if picture.split == pictures[kept].split else across
+            yield Problem(picture.split, picture.id, kind, f"{how} {pictures[kept].split}:{pictures[kept].id}")
+
+
+def _similar(pictures: Sequence[Picture], members: Sequence[int]) -> Iterator[Problem]:
+    """As `_named`; a member with the very pixels of the kept one has been named before."""
+    kept = _kept(pictures, members)
+    rest = [m for m in members if m == kept or pictures[m].facts.pixels != pictures[kept].facts.pixels]
+    yield from _named(pictures, rest, "similar_image_in_other_split", "similar_image", "looks the same as")
+
+
+def _kept(pictures: Sequence[Picture], members: Sequence[int]) -> int:
+    return min(members, key=lambda place: (-SPLITS.index(pictures[place].split), place))
