@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -113,18 +113,10 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class Stored(Protocol):
-    """An image source that has a file's bytes: `capbench data check` can then tell format and colour mode."""
+    """An image source that can give the encoded bytes: `capbench data check` then tells format and colour mode."""
 
-    def read(self) -> bytes:
-        """The encoded picture as stored. Raises ImageError when it cannot be read."""
-
-
-@runtime_checkable
-class Inventory(Protocol):
-    """A dataset that can tell which pictures lie beside its rows: `capbench data check` names them."""
-
-    def orphans(self) -> Sequence[str]:
-        """Picture files that no row of any split names, relative to the dataset's root, sorted."""
+    def open(self) -> BinaryIO:
+        """The picture as stored, from its first byte. Raises ImageError when it cannot be read."""
 
 
 # ---------------------------------------------------------------- prompts

@@ -32,6 +32,7 @@ SEVERITY: dict[str, Severity] = {
     "replacement_character": "warning",
     "control_character": "warning",
     "image_without_row": "warning",
+    "concepts_without_row": "warning",
     "unread_split": "warning",
     # worth knowing; every real set has them
     "similar_image": "note",
@@ -43,13 +44,15 @@ SEVERITY: dict[str, Severity] = {
 }
 
 REASONS = (
-    ("duplicate_id", r"is already used in|duplicate id|id .* twice"),
-    ("empty_caption", r"caption is empty|no caption|empty caption"),
+    ("image_without_row", r"picture without a row"),
+    ("concepts_without_row", r"concepts without a row"),
+    ("duplicate_id", r"is already used in|is in split .* too|two pictures have this id"),
+    ("empty_caption", r"caption is empty"),
     ("unwritable_caption", r"cannot be written as UTF-8"),
     ("decompression_bomb", r"pixels, more than|decompression bomb"),
     ("image_outside_root", r"lies outside"),
-    ("missing_image", r"does not exist|no image|file cannot be read|no such picture|missing picture"),
-    ("undecodable_image", r"picture cannot be decoded|not a picture|DICOM|cannot be decoded|damaged"),
+    ("missing_image", r"does not exist|no image|no picture|file cannot be read"),
+    ("undecodable_image", r"cannot be decoded|not a picture|DICOM|damaged"),
 )
 """(kind, pattern) over the reasons of ledgers and ImageErrors, the first match counts. An unlisted reason is an
 `unusable_row`, an error like these: a new wording loses its heading in the table and nothing else."""

@@ -10,6 +10,7 @@ from importlib.resources import files
 import numpy as np
 import pandas as pd
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from harness.checks.problems import SEVERITY, Problem
@@ -92,5 +93,5 @@ def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     for column in columns:
         table.add_column(column, justify="left" if column in ("", "kind", "severity") else "right")
     for row in rows:
-        table.add_row(*row, style=next((STYLE[c] for c in row if c in STYLE), None))
+        table.add_row(*map(escape, row), style=next((STYLE[c] for c in row if c in STYLE), None))
     console.print(table, soft_wrap=False)

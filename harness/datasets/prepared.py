@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -35,7 +35,7 @@ class PreparedImage:
     def load(self) -> Image.Image:
         """The picture as 8-bit RGB. Raises ImageError."""
         try:
-            with Image.open(io.BytesIO(self.read()), formats=("JPEG", "WEBP")) as image:
+            with Image.open(self.open(), formats=("JPEG", "WEBP")) as image:
                 return image.convert("RGB")
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
             raise ImageError(f"{self.path}: a damaged picture ({error}); {AGAIN}") from error
@@ -44,10 +44,9 @@ class PreparedImage:
         """Hex sha256 of the source's digest and the settings of the preparation."""
         return self.source
 
-    def read(self) -> bytes:
+    def open(self) -> BinaryIO:
         """The encoded picture. Raises ImageError."""
-        data: bytes = images_of(self.path, self.group)[self.offset][self.place].as_py()
-        return data
+        return io.BytesIO(images_of(self.path, self.group)[self.offset][self.place].as_py())
 
 
 @lru_cache(maxsize=OPEN)
