@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
@@ -24,9 +24,14 @@ OPEN = 64  # shards kept open; 512 rows each is more than 30,000 pictures in ran
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture in a shard, read with its row group when asked for. `source`: digest of source and preparation."""
+    """A picture in a shard, read with its row group when asked for.
+
+    shard: the checksum of the shard, so that one that was made again is opened again; source: digest of source and
+    preparation.
+    """
 
     path: Path
+    shard: str
     group: int
     offset: int
     place: int
@@ -46,20 +51,20 @@ class PreparedImage:
 
     def open(self) -> BinaryIO:
         """The encoded picture. Raises ImageError."""
-        return io.BytesIO(images_of(self.path, self.group)[self.offset][self.place].as_py())
+        return io.BytesIO(images_of(self.path, self.shard, self.group)[self.offset][self.place].as_py())
 
 
 @lru_cache(maxsize=OPEN)
-def opened(path: Path) -> pq.ParquetFile:
-    """A shard; damaged pages raise when they are read."""
+def opened(path: Path, shard: str) -> pq.ParquetFile:
+    """A shard of this checksum; damaged pages raise when they are read."""
     return pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
 
 
 @lru_cache(maxsize=4)
-def images_of(path: Path, group: int) -> pa.ChunkedArray:
+def images_of(path: Path, shard: str, group: int) -> pa.ChunkedArray:
     """The pictures of one row group; neighbours are mostly asked for together. Raises ImageError."""
     try:
-        return opened(path).read_row_group(group, columns=["images"], use_threads=False).column("images")
+        return opened(path, shard).read_row_group(group, columns=["images"], use_threads=False).column("images")
     except (pa.ArrowException, OSError) as error:
         raise ImageError(f"{path}: damaged row group {group} ({error}); {AGAIN}") from error
 
@@ -121,20 +126,21 @@ def rows_of(path: Path, shard: Mapping[str, Any], settings: str) -> Iterator[Sam
         size = path.stat().st_size
         if size != shard["bytes"]:
             raise RequestError(f"{path}: expected a shard of {shard['bytes']} bytes, got {size}; {AGAIN}")
-        file = opened(path)
+        file = opened(path, shard["sha256"])
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=TEXT).to_pylist()
-            yield from (sample_of(path, group, offset, row, settings) for offset, row in enumerate(rows))
+            rows = file.read_row_group(group, columns=TEXT, use_threads=False).to_pylist()
+            place = partial(PreparedImage, path, shard["sha256"], group)
+            yield from (sample_of(row, partial(place, offset), settings) for offset, row in enumerate(rows))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: a missing or damaged shard ({error}); {AGAIN}") from error
 
 
-def sample_of(path: Path, group: int, offset: int, row: Mapping[str, Any], settings: str) -> Sample:
-    """One row."""
+def sample_of(row: Mapping[str, Any], image: Callable[[int, str], PreparedImage], settings: str) -> Sample:
+    """One row; image: (which of the row's pictures, its digest) -> the picture."""
     sources = [hashlib.sha256(f"{digest} {settings}".encode()).hexdigest() for digest in row["digests"]]
     return Sample(
         id=row["id"],
-        images=tuple(PreparedImage(path, group, offset, place, source) for place, source in enumerate(sources)),
+        images=tuple(image(place, source) for place, source in enumerate(sources)),
         caption=row["caption"],
         split=row["split"],
         modality=row["modality"],
