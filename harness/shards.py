@@ -121,7 +121,7 @@ def make(order: Order) -> Made:
 def encode(image: Image.Image, encoding: Encoding) -> bytes:
     """The picture, no longer than `size`, as JPEG or WebP; a grey one as grey, a third of the bytes and of the time."""
     small = image.copy()
-    small.thumbnail((encoding.size, encoding.size), Image.Resampling.LANCZOS)
+    small.thumbnail((encoding.size, encoding.size), Image.Resampling.LANCZOS, reducing_gap=None)  # exact
     buffer = io.BytesIO()
     if encoding.format == "webp":
         small.save(buffer, "WEBP", quality=encoding.quality)
