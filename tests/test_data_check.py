@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from harness import cli, pool
+from harness import cli, config, pool
 from harness.checks import alike, captions, pictures
 from harness.checks.alike import Picture, look_alikes
 from harness.checks.pictures import Facts, perceptual_hash
@@ -151,11 +151,16 @@ def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
     assert check(planted, tmp_path / "out", target=table) == 130
     assert not (tmp_path / "out" / "problems.csv").exists()
     assert check(planted, tmp_path / "out", target=table) == 1
-    names = [image.path.name for image in looks]
-    assert len(names) - len(set(names)) <= 8, "no more than one chunk was done twice"
-    done = len(looks)
+    damaged = {name for _, name, kind in planted.problems if kind in ("undecodable_image", "decompression_bomb")}
+
+    def sound() -> list[str]:
+        """Damage may lie with the disk, so that it is looked at each time."""
+        return [image.path.name for image in looks if image.path.name not in damaged]
+
+    assert len(sound()) - len(set(sound())) <= 8, "no more than one chunk was done twice"
+    done = sound()
     assert check(planted, tmp_path / "out", target=table) == 1
-    assert len(looks) == done
+    assert sound() == done
 
 
 def test_a_changed_picture_is_looked_at_again(tmp_path):
@@ -252,12 +257,8 @@ def test_typography_read_as_windows_latin_is_noticed(text):
 
 
 def test_reasons_of_ledgers_have_kinds(planted):
-    from harness.datasets.table import Table
-
     assert kind_of("something new") == "unusable_row"
-    options = dict.fromkeys(("root", "id_column", "split_column", "modality_column", "concepts_column", "limit"))
-    shares = {"train": 0.7, "valid": 0.1, "test": 0.2}
-    table = Table("t", str(planted.path), image_column="image", caption_column="caption", shares=shares, **options)
+    table = config.build_node(config.choice("dataset", "table") | {"path": str(planted.path)}, "dataset")
     for entry in table.load("train").rejected:
         assert (kind_of(entry.reason) == "unusable_row") == (entry.id == "holdout"), entry
 
@@ -295,8 +296,6 @@ def test_a_changed_copy_is_recognised(change):
 
 
 def test_other_pictures_are_not():
-    from harness import config
-
     phantom = config.build_node(config.choice("dataset", "phantom"), "dataset")
     drawn = [sample.images[0].load() for sample in phantom.load("test").samples[:60]]
     assert look_alikes([facts(image) for image in [*drawn, *(dirty.body(seed) for seed in range(500, 540))]]) == []

@@ -39,7 +39,7 @@ def noise(width: int, height: int, mode: str) -> Image.Image:
     st.sampled_from([64, 100, 192]),
     st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_values_are_those_of_transformers(width, height, mode, edge, split):
     image, pixels = noise(width, height, mode), Pixels(edge, 64, split)
     ours, theirs = normalised(pixels(image)), stock(image, pixels)
