@@ -18,7 +18,7 @@ from harness.arguments import Arguments
 from harness.checks import alike, captions
 from harness.checks.alike import Picture
 from harness.checks.pictures import Facts, Verdict, examine
-from harness.checks.problems import Problem, in_order, kind_of, unusable
+from harness.checks.problems import Problem, in_order, kind_of, kind_of_image, unusable
 from harness.checks.summary import show
 from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, RequestError, Split
 from harness.progress import bar, console
@@ -141,7 +141,7 @@ def _pictures(splits: Sequence[Split], problems: list[Problem], out: Path, worke
         for chunk, verdicts in zip(chunks, results, strict=True):
             for (split, identity, _), verdict in zip(chunk, verdicts, strict=True):
                 if verdict.facts is None:
-                    problems.append(Problem(split, identity, kind_of(verdict.fault), verdict.fault))
+                    problems.append(Problem(split, identity, kind_of_image(verdict.fault), verdict.fault))
                 else:
                     yield Picture(split, identity, verdict.facts)
             advance(len(chunk))

@@ -49,7 +49,7 @@ REASONS = (
     ("duplicate_id", r"is already used in|is in split .* too|two pictures have this id"),
     ("empty_caption", r"caption is empty"),
     ("unwritable_caption", r"cannot be written as UTF-8"),
-    ("decompression_bomb", r"pixels, more than|decompression bomb"),
+    ("decompression_bomb", r"pixels, more than|more than \d+ (bytes|pixels)|decompression bomb"),
     ("image_outside_root", r"lies outside"),
     ("missing_image", r"does not exist|no image|no picture|file cannot be read"),
     ("undecodable_image", r"cannot be decoded|not a picture|DICOM|damaged"),
@@ -76,6 +76,12 @@ class Problem:
 def kind_of(reason: str) -> str:
     """The kind of a rejection, by the words of its reason."""
     return next((kind for kind, words in REASONS if re.search(words, reason, re.IGNORECASE)), "unusable_row")
+
+
+def kind_of_image(reason: str) -> str:
+    """The kind of an ImageError, which is about the picture whatever its words."""
+    kind = kind_of(reason)
+    return kind if kind in ("decompression_bomb", "missing_image") else "undecodable_image"
 
 
 def in_order(problems: Iterable[Problem]) -> list[Problem]:
