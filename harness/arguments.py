@@ -15,12 +15,16 @@ class Arguments:
     overrides: list[str]
     multirun: bool = False
     cfg: bool = False
+    dry_run: bool = False
     config_dir: str | None = None
 
 
-def parse(command: str, argv: Sequence[str], *, multirun: bool = False, cfg: bool = False) -> Arguments:
+def parse(
+    command: str, argv: Sequence[str], *, multirun: bool = False, cfg: bool = False, dry_run: bool = False
+) -> Arguments:
     """Split flags from overrides. Raises RequestError on a flag the command does not have."""
-    flags = {"--config-dir", "-cd"} | ({"-m", "--multirun"} if multirun else set()) | ({"--cfg"} if cfg else set())
+    flags = {"--config-dir", "-cd"} | ({"-m", "--multirun"} if multirun else set())
+    flags |= ({"--cfg"} if cfg else set()) | ({"--dry-run"} if dry_run else set())
     overrides: list[str] = []
     found: dict[str, str] = {}
     rest = list(argv)
@@ -39,4 +43,6 @@ def parse(command: str, argv: Sequence[str], *, multirun: bool = False, cfg: boo
             found["config_dir"] = value or rest.pop(0)
         else:
             found[name.lstrip("-")] = "yes"
-    return Arguments(overrides, "m" in found or "multirun" in found, "cfg" in found, found.get("config_dir"))
+    return Arguments(
+        overrides, "m" in found or "multirun" in found, "cfg" in found, "dry-run" in found, found.get("config_dir")
+    )

@@ -28,6 +28,7 @@ from harness.generate import generate
 from harness.store import (
     SCHEMA,
     SHORT,
+    Damaged,
     Journal,
     digest,
     file_digest,
@@ -70,12 +71,30 @@ class Outcome:
     fresh: bool
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a cell is, before any of its work: the identities of its fit and run, and their folders."""
+
+    plan: Plan
+    train: Split | None
+    test: Split
+    fit_key: dict[str, Any]
+    run_key: dict[str, Any]
+    fit_folder: Path | None
+    folder: Path
+
+    @property
+    def run_id(self) -> str:
+        """The short hash in the folder's name."""
+        return digest(self.run_key)[:SHORT]
+
+
 class Recorded(CapBenchError):
     """A cell that failed and has written so into its run folder; the cause is chained."""
 
 
-def run(parts: Parts) -> Outcome:
-    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped."""
+def identify(parts: Parts) -> Known:
+    """Read data and checkpoint as far as the identities need it. Raises Refused, RequestError."""
     test = parts.dataset.load(parts.split)
     if not test.samples:
         raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
@@ -83,22 +102,32 @@ def run(parts: Parts) -> Outcome:
     plan = parts.strategy.plan(parts.captioner)
     fit_key = _fit_identity(parts, plan, train)
     run_key = _run_identity(parts, fit_key, test)
-    run_id = digest(run_key)[:SHORT]
-    folder = parts.results / "runs" / f"{_name(parts, inference=True)}-{run_id}"
-    with locked(folder):
-        manifest = read_manifest(folder)
+    fits, runs = (
+        f"{_name(parts, inference=of_run)}-{digest(key)[:SHORT]}" for of_run, key in ((False, fit_key), (True, run_key))
+    )
+    fit_folder = parts.results / "fits" / fits if train is not None else None
+    return Known(plan, train, test, fit_key, run_key, fit_folder, parts.results / "runs" / runs)
+
+
+def run(parts: Parts) -> Outcome:
+    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped."""
+    known = identify(parts)
+    with locked(known.folder):
+        manifest = read_manifest(known.folder)
         if manifest is not None:
-            same_identity(folder, manifest["identity"], run_key)
+            same_identity(known.folder, manifest["identity"], known.run_key)
             if manifest["status"] == "ok":
-                return Outcome(run_id, folder, "ok", fresh=False)
-        write_text(folder / "config.yaml", parts.config_yaml)
+                return Outcome(known.run_id, known.folder, "ok", fresh=False)
+        write_text(known.folder / "config.yaml", parts.config_yaml)
         try:
-            status = _caption(parts, plan, folder, (fit_key, run_key), (train, test))
+            status = _caption(parts, known)
         except Exception as error:
-            row = _labels(parts, plan, fit_key, run_key) | {"error": brief(error), "n_requested": len(test.samples)}
-            record_failure(folder, run_key, row, _provenance(parts, plan, fit_key, run_key))
+            row = _labels(parts, known) | {"error": brief(error), "n_requested": len(known.test.samples)}
+            record_failure(
+                known.folder, known.run_key, row, _provenance(parts, known.plan, known.fit_key, known.run_key)
+            )
             raise Recorded(brief(error)) from error
-    return Outcome(run_id, folder, status, fresh=True)
+    return Outcome(known.run_id, known.folder, status, fresh=True)
 
 
 def brief(error: BaseException) -> str:
@@ -176,24 +205,16 @@ def _name(parts: Parts, *, inference: bool) -> str:
 # ---------------------------------------------------------------- the work
 
 
-def _caption(
-    parts: Parts,
-    plan: Plan,
-    folder: Path,
-    keys: tuple[dict[str, Any], dict[str, Any]],
-    splits: tuple[Split | None, Split],
-) -> str:
-    fit_key, run_key = keys
-    train, test = splits
-    started = provenance.now()
-    fitted = _ensure_fit(parts, plan, fit_key, train)
+def _caption(parts: Parts, known: Known) -> str:
+    started, test = provenance.now(), known.test
+    fitted = _ensure_fit(parts, known)
     meter = provenance.Meter(parts.device)
-    journal = Journal(folder / "captions.jsonl")
+    journal = Journal(known.folder / "captions.jsonl")
     generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal)
     rows = journal.latest()
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
-        **_labels(parts, plan, fit_key, run_key),
+        **_labels(parts, known),
         **_counts(rows, test),
         **_costs(fitted, rows, meter),
         "device": provenance.device_name(parts.device),
@@ -204,32 +225,41 @@ def _caption(
         "schema": SCHEMA,
         "kind": "run",
         "status": status,
-        "identity": run_key,
+        "identity": known.run_key,
         "row": row,
         "rejected": [asdict(r) for r in test.rejected],
-        "files": {"captions.jsonl": file_digest(folder / "captions.jsonl")},
-        **_provenance(parts, plan, fit_key, run_key),
+        "files": {"captions.jsonl": file_digest(known.folder / "captions.jsonl")},
+        **_provenance(parts, known.plan, known.fit_key, known.run_key),
     }
-    write_json(folder / "manifest.json", manifest)
+    write_json(known.folder / "manifest.json", manifest)
     return status
 
 
-def _ensure_fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split | None) -> Mapping[str, Any]:
+def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
     """A loaded captioner with the fit's weights in place; the fit's row of costs."""
-    if train is None:
+    folder = known.fit_folder
+    if folder is None or known.train is None:
         parts.captioner.load(parts.device)
         return {}
-    folder = parts.results / "fits" / f"{_name(parts, inference=False)}-{digest(identity)[:SHORT]}"
     with locked(folder):
         manifest = read_manifest(folder)
         parts.captioner.load(parts.device)
         if manifest is not None and manifest["status"] == "ok":
-            same_identity(folder, manifest["identity"], identity)
-            model = parts.strategy.attach(parts.captioner, plan)
-            parts.strategy.load(model, plan, folder / "adapter")
+            same_identity(folder, manifest["identity"], known.fit_key)
+            _check_files(folder, manifest["files"])
+            model = parts.strategy.attach(parts.captioner, known.plan)
+            parts.strategy.load(model, known.plan, folder / "adapter")
             row: Mapping[str, Any] = manifest["row"]
             return row
-        return _fit(parts, plan, identity, train, folder)
+        return _fit(parts, known.plan, known.fit_key, known.train, folder)
+
+
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """An adapter that was exchanged or cut short is refused: its captions would count for another one."""
+    for name, known in files.items():
+        path = folder / name
+        if not path.is_file() or file_digest(path) != known:
+            raise Damaged(f"{path}: not the file that this fit wrote; put it back, or delete {folder} to fit anew")
 
 
 def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folder: Path) -> Mapping[str, Any]:
@@ -267,10 +297,10 @@ def _queries(parts: Parts, split: Split, modality: ModalitySource | None) -> lis
     return [Query(s, parts.prompt.text(s, label)) for s, label in zip(split.samples, labels, strict=True)]
 
 
-def _labels(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str, Any]) -> dict[str, Any]:
+def _labels(parts: Parts, known: Known) -> dict[str, Any]:
     return {
-        "run_id": digest(run_key)[:SHORT],
-        "fit_id": digest(fit_key)[:SHORT],
+        "run_id": known.run_id,
+        "fit_id": digest(known.fit_key)[:SHORT],
         "dataset": parts.dataset.name,
         "split": parts.split,
         "model": parts.captioner.name,
@@ -280,9 +310,9 @@ def _labels(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str
         "prompt": parts.prompt.name,
         "modality": parts.modality.name,
         "seed": parts.seed,
-        "params_total": plan.params_total,
-        "params_trained": plan.params_trained,
-        "params_trained_pct": plan.params_trained_pct,
+        "params_total": known.plan.params_total,
+        "params_trained": known.plan.params_trained,
+        "params_trained_pct": known.plan.params_trained_pct,
     }
 
 

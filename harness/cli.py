@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,9 @@ from importlib import import_module, metadata
 
 from harness.contracts import CapBenchError, RequestError
 from harness.registry import groups
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
+"""What a disk can have that is no fault of ours: no traceback."""
 
 COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
@@ -43,15 +47,18 @@ Compares fine-tuned medical image captioners: one command from data to a leaderb
 """
 
 RUN_HELP = """\
-usage: capbench run [-m] [--config-dir DIR] [--cfg] [KEY=VALUE ...]
+usage: capbench run [-m] [--dry-run] [--config-dir DIR] [--cfg] [KEY=VALUE ...]
 
 Runs one cell: dataset -> prompt -> captioner (strategy) -> fit -> captions -> scores -> leaderboard. What is finished
 is skipped, what was interrupted goes on. Results lie in results=FOLDER (default: results).
 
   -m, --multirun     a sweep: values separated by commas, or glob(*) for all choices of a group
+  --dry-run          print the cells, what is done, what would run, its memory and time; run nothing
   --config-dir DIR   a folder of your own yaml files (model/mine.yaml, ...) joins the choices
   --cfg              print the resolved configuration and do nothing
 {groups}
+Each cell of a sweep has a process of its own, its log in results/logs. launcher.jobs=N runs N at once; launcher=slurm
+submits them; launcher=torchrun gives each several processes.
 Values anywhere in the tree: seed=1  train.epochs=2  lora.rank=8  generate.max_new_tokens=40  dataset.limit=100
 Exit codes: 0 done; 1 some runs failed (tables are built all the same); 2 the request was wrong.
 """
@@ -162,6 +169,12 @@ def _guarded(module: str, arguments: Sequence[str]) -> int:
         return _wrong(str(error))
     except CapBenchError as error:
         sys.stderr.write(f"capbench: failed: {error}\n")
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.stderr.write(f"capbench: failed: {error.strerror}{where}; make room or get the rights, then repeat\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("capbench: interrupted; repeat the command to go on\n")

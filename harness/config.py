@@ -116,6 +116,12 @@ def is_runtime(hint: Any) -> bool:
     return get_origin(hint) is Annotated and RUNTIME in get_args(hint)[1:]
 
 
+def modules(cells: Iterable[Cell]) -> list[str]:
+    """The modules of all classes that the cells name."""
+    nodes = [node for cell in cells for node in cell.config.values() if isinstance(node, Mapping)]
+    return sorted({str(node["_target_"]).rpartition(".")[0] for node in nodes if "_target_" in node})
+
+
 def summary(node: Mapping[str, Any]) -> str:
     """What a choice is, in the words of its class; its note where it has one, as protocols do."""
     return str(node.get("note") or inspect.getdoc(_target(str(node["_target_"]), "_target_")) or "").split("\n")[0]

@@ -6,7 +6,7 @@ Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as argumen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -421,6 +421,39 @@ class ScoreProtocol:
         ):
             if name not in known:
                 raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")
+
+
+# ---------------------------------------------------------------- sweeps
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Cells to be started. `work(task)` brings one to its end and writes down how; a task is plain JSON.
+
+    width: how many fit this machine at once. devices: CUDA devices, one for each at a time; none on a CPU.
+    folder: for the launcher's own files.
+    """
+
+    work: Callable[[Mapping[str, Any]], None]
+    tasks: Sequence[Mapping[str, Any]]
+    width: int
+    devices: Sequence[str]
+    folder: Path
+
+
+class Launcher(Protocol):
+    """Starts each cell of a sweep in a process of its own, so that whatever ends the process ends this cell only."""
+
+    name: str
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Begin what takes a while, as long as the request is being checked: `modules` are what cells import."""
+
+    def launch(self, sweep: Sweep) -> Iterator[tuple[int, str | None]]:
+        """The places of the tasks as they end and, where the process did not end by itself, how it died.
+
+        Closing the iterator ends the processes.
+        """
 
 
 def _at_least(name: str, value: float, least: float) -> None:

@@ -22,9 +22,9 @@ from harness.arguments import parse
 from harness.contracts import CapBenchError, Captioner, Example, Refused, RequestError, Strategy
 from harness.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
 from harness.progress import bar, console
-from harness.run import Settings as RunSettings
 from harness.score import pick_device
 from harness.tables import write_csv
+from harness.worker import Settings as RunSettings
 
 COLUMNS = ("model", "weights", "strategy", "check", "verdict", "difference", "first")
 OPTIONAL = ("torchvision", "flash_attn", "nibabel", "vllm", "submitit")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import CapBenchError, RequestError
+from harness.progress import errors
 
 SCHEMA = 1
 """Version of identities and file formats. A change of meaning raises it, so that old results are never mixed in."""
@@ -195,11 +196,19 @@ def _checked(line: bytes) -> dict[str, Any] | None:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a fit or run folder alone. The operating system frees the lock of a process that dies."""
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        errors.print(f"{folder.name}: another process works on it; waiting until it ends", markup=False)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def find_folders(parent: Path) -> Sequence[Path]:

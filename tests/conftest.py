@@ -28,6 +28,10 @@ SMALL = [
 ]
 
 
+LIGHT = ["--config-dir", str(Path(__file__).parent / "conf"), "protocol=light"]
+"""A protocol of one metric without a network, for tests that care for everything else."""
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Two OpenMP jobs on two cores are far slower than one."""

@@ -11,7 +11,7 @@ from harness import config
 from harness.cli import main
 from harness.contracts import Decoding, RequestError, Training
 from harness.registry import conf_dir, groups
-from harness.run import GROUPS, Settings
+from harness.worker import GROUPS, Settings
 
 PLUGINS = [(group, name) for group in GROUPS for name in groups()[group]]
 

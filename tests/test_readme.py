@@ -8,7 +8,7 @@ from conftest import ROOT
 from harness import config
 from harness.cli import COMMANDS
 from harness.registry import groups
-from harness.run import GROUPS
+from harness.worker import GROUPS
 
 README = (ROOT / "README.md").read_text()
 

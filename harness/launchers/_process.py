@@ -1,0 +1,86 @@
+"""A process of its own for a task, forked from a server that has imported what all tasks need."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 5.0  # seconds between asking a process to end and ending it
+
+
+def warm(modules: Sequence[str]) -> None:
+    """Start the server, which imports the modules while the caller does something else.
+
+    With an NVIDIA driver they stay out: some libraries ask for the device when they are imported, and a CUDA context
+    does not survive a fork. Seconds of imports are nothing beside real checkpoints.
+    """
+    if _forks():
+        from multiprocessing import forkserver
+
+        quiet = f"{__package__}._quiet"
+        multiprocessing.get_context("forkserver").set_forkserver_preload([] if _driver() else [quiet, *modules])
+        forkserver.ensure_running()
+
+
+def start(work: Callable[[Mapping[str, Any]], None], task: Mapping[str, Any], device: str | None) -> BaseProcess:
+    """Begin a task in the environment of this moment; `device`: the one CUDA device it sees."""
+    environment = dict(os.environ) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
+    make = (multiprocessing.get_context("forkserver") if _forks() else multiprocessing.get_context("spawn")).Process
+    process: BaseProcess = make(target=_enter, args=(work, task, environment, str(Path.cwd())))
+    process.start()
+    return process
+
+
+def stop(process: BaseProcess) -> None:
+    """Ask a process to end, and make it."""
+    if process.is_alive():
+        process.terminate()
+        process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def how_it_died(exit_code: int | None) -> str | None:
+    """None for a process that came to its end."""
+    if exit_code in (0, None):
+        return None
+    assert exit_code is not None
+    if exit_code > 0:
+        return f"its process left with exit code {exit_code}"
+    name = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else "unknown"
+    hint = "; most often the system, when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was ended by signal {-exit_code} ({name}){hint}"
+
+
+def _enter(
+    work: Callable[[Mapping[str, Any]], None], task: Mapping[str, Any], environment: Mapping[str, str], folder: str
+) -> None:
+    os.environ.clear()  # the server has those of the moment it was started
+    os.environ.update(environment)
+    os.chdir(folder)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    work(task)
+
+
+def _end_with_the_parent() -> None:
+    """A sweep that was killed leaves no worker behind: repeating the command would have to wait for it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _forks() -> bool:
+    return "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def _driver() -> bool:
+    return Path("/proc/driver/nvidia").exists() or Path("/dev/kfd").exists()

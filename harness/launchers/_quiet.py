@@ -1,0 +1,6 @@
+"""Imported by the process that cells are forked from, and nowhere else: importing it is what it does."""
+
+import logging
+
+# bitsandbytes recommends an optional CPU kernel at each import, whether or not anything is quantised.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
