@@ -31,8 +31,8 @@ def prepare(out: Path, *words: str, dataset=PHANTOM, rows=8, size=64) -> int:
     return cli.main(["data", "prepare", *dataset, f"out={out}", f"rows={rows}", f"size={size}", "workers=0", *words])
 
 
-def loaded(out: Path, split: str = "train", limit=None):
-    return Prepared("prepared", str(out), limit).load(split)
+def loaded(out: Path, split: str = "train", limit=None, ids=None):
+    return Prepared("prepared", str(out), ids, limit).load(split)
 
 
 def manifest(out: Path):
@@ -101,7 +101,39 @@ def test_limit(tmp_path):
     prepare(tmp_path)
     assert [s.id for s in loaded(tmp_path, limit=11).samples] == [s.id for s in loaded(tmp_path).samples[:11]]
     with pytest.raises(RequestError, match=r"dataset\.limit"):
-        Prepared("prepared", str(tmp_path), 0)
+        Prepared("prepared", str(tmp_path), None, 0)
+
+
+def test_a_list_of_ids_chooses_rows_and_the_others_are_in_the_ledger(tmp_path):
+    prepare(tmp_path / "out")
+    whole = loaded(tmp_path / "out")
+    names = [sample.id for sample in whole.samples]
+    chosen = tmp_path / "clean.csv"
+    lines = [f"train,{name}" for name in (names[7], names[2], names[11])]
+    chosen.write_text("\n".join(["split,id", *lines, "test,other"]) + "\n")
+    part = loaded(tmp_path / "out", ids=str(chosen))
+    assert [sample.id for sample in part.samples] == [names[2], names[7], names[11]]
+    assert [entry.id for entry in part.rejected] == [name for name in names if names.index(name) not in (2, 7, 11)]
+    assert [s.id for s in loaded(tmp_path / "out", ids=str(chosen), limit=2).samples] == [names[2], names[7]]
+    with pytest.raises(RequestError, match="names 1 ids that split 'test' does not have, such as other"):
+        loaded(tmp_path / "out", "test", ids=str(chosen))
+
+
+def test_a_check_of_shards_lists_what_they_can_read(tmp_path):
+    prepare(tmp_path / "out")
+    words = ["prepared", f"dataset.root={tmp_path / 'out'}", f"out={tmp_path / 'check'}", "workers=0"]
+    assert cli.main(["data", "check", *words, f"write_clean_list={tmp_path / 'clean.csv'}"]) == 0
+    for split in SPLITS:
+        assert loaded(tmp_path / "out", split, ids=str(tmp_path / "clean.csv")) == loaded(tmp_path / "out", split)
+
+
+@pytest.mark.parametrize(("content", "words"), [("id\na", "found id"), ("", "found nothing"), (None, "cannot be read")])
+def test_what_is_no_list_of_ids_is_refused(tmp_path, content, words):
+    prepare(tmp_path / "out")
+    if content is not None:
+        (tmp_path / "ids.csv").write_text(content)
+    with pytest.raises(RequestError, match=words):
+        loaded(tmp_path / "out", ids=str(tmp_path / "ids.csv"))
 
 
 def test_rows_that_cannot_be_used_stay_in_the_ledger(tmp_path):
@@ -301,7 +333,7 @@ def test_a_manifest_of_something_else(tmp_path, content):
 
 def test_no_folder_no_split(tmp_path):
     with pytest.raises(RequestError, match=r"dataset\.root: expected a folder"):
-        Prepared("prepared", None, None).load("train")
+        Prepared("prepared", None, None, None).load("train")
     prepare(tmp_path, "splits=train,valid")
     with pytest.raises(RequestError, match="expected a split 'test', found train, valid"):
         loaded(tmp_path, "test")

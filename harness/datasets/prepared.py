@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from harness.contracts import RUNTIME, SPLITS, ImageError, Rejected, RequestError, Sample, Split
+from harness.datasets._ids import only
 
 AGAIN = "delete it and repeat the `capbench data prepare` that made it"
 TEXT = ["id", "split", "caption", "modality", "concepts", "factors", "task", "digests"]
@@ -70,13 +71,15 @@ def images_of(path: Path, shard: str, group: int) -> pa.ChunkedArray:
 
 
 class Prepared:
-    """The samples of a prepared folder: ids, captions, modalities, concepts and ledger as in the source.
+    """Resized pictures of another dataset in shards, with its ids, captions, modalities, concepts and ledger.
 
-    Its fingerprint follows the bytes of the source and the settings of the preparation, not the place or the shards.
+    The fingerprint follows the bytes of the source and the settings of the preparation, not the place or the shards.
     """
 
-    def __init__(self, name: str, root: Annotated[str | None, RUNTIME], limit: int | None) -> None:
-        self.name, self.root, self.limit = name, root, limit
+    def __init__(
+        self, name: str, root: Annotated[str | None, RUNTIME], ids: Annotated[str | None, RUNTIME], limit: int | None
+    ) -> None:
+        self.name, self.root, self.ids, self.limit = name, root, ids, limit
         if limit is not None and limit < 1:
             raise RequestError(f"dataset.limit: expected 1 or more, got {limit}")
 
@@ -89,13 +92,11 @@ class Prepared:
         if not there:
             found = ", ".join(sorted({shard["split"] for shard in manifest["shards"]}))
             raise RequestError(f"dataset.root={folder}: expected a split {split!r}, found {found or 'none'}")
-        samples: list[Sample] = []
-        for shard in there:
-            samples += rows_of(folder / shard["file"], shard, manifest["settings_digest"])
-            if self.limit is not None and len(samples) >= self.limit:
-                break
-        rejected = tuple(Rejected(*entry) for entry in manifest["rejected"].get(split, ()))
-        return Split(split, tuple(samples[: self.limit]), rejected)
+        settings = manifest["settings_digest"]
+        every = [sample for shard in there for sample in rows_of(folder / shard["file"], shard, settings)]
+        samples, unlisted = only(every, self.ids, split)
+        rejected = [Rejected(*entry) for entry in manifest["rejected"].get(split, ())]
+        return Split(split, tuple(samples[: self.limit]), (*rejected, *unlisted))
 
     def _manifest(self) -> tuple[Path, dict[str, Any]]:
         if self.root is None:
