@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TypeVar
 
 from harness.contracts import CapBenchError, RequestError
@@ -33,7 +35,7 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
         return
     waiting = iter(tasks)
     # spawn: a fork of a process with threads of Arrow may hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_attend) as pool:
         under_way: deque[Future[Result]] = deque()
         try:
             while True:
@@ -49,3 +51,16 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _attend() -> None:
+    """A worker leaves an interrupt to its parent, and ends when the parent is killed, which tells it nothing."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow, daemon=True).start()
+
+
+def _follow() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
