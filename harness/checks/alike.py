@@ -21,7 +21,7 @@ RESIDUAL = (0.8, 2.5)
 the best contrast. Recompression (JPEG at 50), scaling and contrast stay below; another picture of the same drawn body
 does not: of 3,102 pairs of phantoms with close hashes the least has 0.83."""
 BLOCK = 256  # rows of one bucket compared at a time, so that a crowded bucket needs no more memory
-PAIRS = 65_536  # thumbnails compared at a time
+PAIRS = 4096  # thumbnails compared at a time: 4 MB for each array of them
 
 
 @dataclass(frozen=True, slots=True)
