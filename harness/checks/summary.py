@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.checks.problems import SEVERITY, Problem
-from harness.contracts import Split
+from harness.contracts import SPLITS, Split
 from harness.progress import console
 
 OTHER = "Other"
@@ -26,7 +26,8 @@ def show(name: str, splits: Sequence[Split], problems: Sequence[Problem]) -> Non
     names = [split.name for split in splits]
     _print(f"dataset {name}", ("", *names), _rows(splits, problems))
     counts = Counter((p.kind, p.split) for p in problems)
-    places = [*names, *sorted({p.split for p in problems} - set(names))]
+    named = {p.split for p in problems}
+    places = [name for name in (*SPLITS, "") if name in names or name in named]
     lines = [
         (k, s, *(str(counts[k, p] or "") for p in places))
         for k, s in SEVERITY.items()
