@@ -76,23 +76,27 @@ def look_alikes(facts: Sequence[Facts]) -> list[list[int]]:
 
 
 def _close(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of places at most DISTANCE bits apart, in batches: they have a band in common.
-
-    A pair may come several times, once for each such band.
-    """
-    for first, bits in BANDS:
+    """Pairs of places at most DISTANCE bits apart, in batches: they have a band in common. Each pair comes once."""
+    for number, (first, bits) in enumerate(BANDS):
         values = (hashes >> np.uint64(first)) & np.uint64(2**bits - 1)
         order = np.argsort(values, kind="stable")
         edges = np.flatnonzero(np.diff(values[order])) + 1
         for bucket in np.split(order, edges):
             for start in range(0, len(bucket) if len(bucket) > 1 else 0, BLOCK):
-                block = bucket[start : start + BLOCK]
-                rest = bucket[start:]
-                apart = np.bitwise_count(hashes[block][:, None] ^ hashes[rest][None, :])
-                row, column = np.nonzero(apart <= DISTANCE)
-                later = column > row
-                if later.any():
-                    yield block[row[later]], rest[column[later]]
+                block, rest = bucket[start : start + BLOCK], bucket[start:]
+                apart = hashes[block][:, None] ^ hashes[rest][None, :]
+                row, column = np.nonzero(np.bitwise_count(apart) <= DISTANCE)
+                new = (column > row) & _first_in_common(apart[row, column], number)
+                if new.any():
+                    yield block[row[new]], rest[column[new]]
+
+
+def _first_in_common(apart: NDArray[np.uint64], number: int) -> NDArray[np.bool_]:
+    """Whether hashes that differ in these bits have none of the bands before this one in common."""
+    found = np.ones(apart.shape, np.bool_)
+    for first, bits in BANDS[:number]:
+        found &= (apart >> np.uint64(first)) & np.uint64(2**bits - 1) != 0
+    return found
 
 
 def _sliced(
