@@ -46,3 +46,8 @@ def parse(
     return Arguments(
         overrides, "m" in found or "multirun" in found, "cfg" in found, "dry-run" in found, found.get("config_dir")
     )
+
+
+def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split what stands on its own, such as the name of a run, from KEY=VALUE."""
+    return [text for text in overrides if "=" not in text], [text for text in overrides if "=" in text]

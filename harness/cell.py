@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import provenance
+from harness import provenance, ranks
 from harness.contracts import (
     CapBenchError,
     Captioner,
@@ -23,8 +23,9 @@ from harness.contracts import (
     Strategy,
     Training,
 )
-from harness.fit import Fitted, fit
+from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
+from harness.memory import Limit
 from harness.store import (
     SCHEMA,
     SHORT,
@@ -110,23 +111,31 @@ def identify(parts: Parts) -> Known:
 
 
 def run(parts: Parts) -> Outcome:
-    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped."""
+    """Bring one cell to its end: whatever is finished stays, whatever is not goes on from where it stopped.
+
+    Under torchrun all processes call this, each with its own device, and process 0 alone writes.
+    """
+    ranks.start(parts.device)
     known = identify(parts)
-    with locked(known.folder):
-        manifest = read_manifest(known.folder)
+    if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
+        rows_per_process(parts.training)  # a wrong request, known before the work begins
+    with ranks.held(locked(known.folder)):
+        manifest = ranks.once(lambda: read_manifest(known.folder))
         if manifest is not None:
             same_identity(known.folder, manifest["identity"], known.run_key)
             if manifest["status"] == "ok":
                 return Outcome(known.run_id, known.folder, "ok", fresh=False)
-        write_text(known.folder / "config.yaml", parts.config_yaml)
+        if ranks.first():
+            write_text(known.folder / "config.yaml", parts.config_yaml)
         try:
             status = _caption(parts, known)
         except Exception as error:
-            row = _labels(parts, known) | {"error": brief(error), "n_requested": len(known.test.samples)}
-            record_failure(
-                known.folder, known.run_key, row, _provenance(parts, known.plan, known.fit_key, known.run_key)
-            )
-            raise Recorded(brief(error)) from error
+            reason = ranks.fail(brief(error))
+            row = _labels(parts, known) | {"error": reason, "n_requested": len(known.test.samples)}
+            if ranks.speaker():
+                facts = _provenance(parts, known.plan, known.fit_key, known.run_key)
+                record_failure(known.folder, known.run_key, row, facts)
+            raise Recorded(reason) from error
     return Outcome(known.run_id, known.folder, status, fresh=True)
 
 
@@ -210,8 +219,9 @@ def _caption(parts: Parts, known: Known) -> str:
     fitted = _ensure_fit(parts, known)
     meter = provenance.Meter(parts.device)
     journal = Journal(known.folder / "captions.jsonl")
-    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal)
-    rows = journal.latest()
+    limit = _limit(parts, known.fit_key, {"generate": dict(parts.identities["generate"])})
+    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal, limit)
+    rows = ranks.once(journal.latest)
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
         **_labels(parts, known),
@@ -231,8 +241,19 @@ def _caption(parts: Parts, known: Known) -> str:
         "files": {"captions.jsonl": file_digest(known.folder / "captions.jsonl")},
         **_provenance(parts, known.plan, known.fit_key, known.run_key),
     }
-    write_json(known.folder / "manifest.json", manifest)
+    if ranks.first():
+        write_json(known.folder / "manifest.json", manifest)
     return status
+
+
+def _limit(parts: Parts, fit_key: Mapping[str, Any], asked: Mapping[str, Any]) -> Limit:
+    """The rows that fit into memory at once depend on the captioner, the device and what is asked of them."""
+    about = {
+        "checkpoint": fit_key["checkpoint"],
+        "captioner": fit_key["captioner"],
+        "device": provenance.device_name(parts.device),
+    }
+    return Limit(parts.results / "cache", about | dict(asked))
 
 
 def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
@@ -241,8 +262,8 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
     if folder is None or known.train is None:
         parts.captioner.load(parts.device)
         return {}
-    with locked(folder):
-        manifest = read_manifest(folder)
+    with ranks.held(locked(folder)):
+        manifest = ranks.once(lambda: read_manifest(folder))
         parts.captioner.load(parts.device)
         if manifest is not None and manifest["status"] == "ok":
             same_identity(folder, manifest["identity"], known.fit_key)
@@ -263,10 +284,13 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folder: Path) -> Mapping[str, Any]:
-    write_text(folder / "config.yaml", parts.config_yaml)
+    if ranks.first():
+        write_text(folder / "config.yaml", parts.config_yaml)
     started, meter = provenance.now(), provenance.Meter(parts.device)
     queries = _queries(parts, train, None)
-    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder)
+    asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
+    limit = _limit(parts, identity, asked)
+    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit)
     row = {
         **asdict(done),
         "n_train": len(queries),
@@ -276,6 +300,8 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
         "started_at": started,
         "finished_at": provenance.now(),
     }
+    if not ranks.first():
+        return row
     write_json(
         folder / "manifest.json",
         {
@@ -353,4 +379,5 @@ def _provenance(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict
         "environment": provenance.environment(),
         "seeds": {"fit": parts.seed},
         "device": parts.device,
+        "processes": ranks.world(),
     }

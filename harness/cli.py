@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
+from harness import ranks
 from harness.contracts import CapBenchError, RequestError
 from harness.registry import groups
 
@@ -23,6 +24,12 @@ COMMANDS = {
         "what is wrong with a dataset, row by row; its conversion to shards that are quick to read",
     ),
     "submission": ("harness.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
+    "show": ("harness.show", "one run or fit: what it is, scores, costs, where it comes from"),
+    "diff": ("harness.diff", "in what two runs or fits differ"),
+    "reproduce": ("harness.reproduce", "a run once more from its stored configuration, compared caption by caption"),
+    "verify": ("harness.verify", "every recorded hash against the files: nothing was edited"),
+    "ls": ("harness.ls", "fits and runs with their state and disk use"),
+    "clean": ("harness.clean", "delete checkpoints of finished fits and other things that nothing needs"),
     "params": ("harness.params", "what each strategy trains in the real architectures, beside the published counts"),
     "doctor": (
         "harness.doctor",
@@ -115,6 +122,75 @@ prepare:
 Exit codes: 0 done; 1 there are errors, or pictures that were left out; 2 the request was wrong.
 """
 
+SHOW_HELP = """\
+usage: capbench show RUN [results=FOLDER] [trials=N]
+
+One run or fit for people: what it is, status, counts, scores with intervals, costs, hashes, trained modules, command,
+code and package versions, files, how to reproduce it.
+
+  RUN                the id or folder of a run or fit, or a prefix of either (fits/... for a fit); a path to the folder
+"""
+
+DIFF_HELP = """\
+usage: capbench diff A B [results=FOLDER] [trials=N]
+
+Everything in which two runs, or two fits, differ: identity, configuration, code, environment, trained modules, counts,
+captions, scores, costs; then what is equal in one line. A and B as in `capbench show`; a path may lead to another
+results folder.
+"""
+
+REPRODUCE_HELP = """\
+usage: capbench reproduce RUN [--config-dir DIR] [results=NEWFOLDER] [source=FOLDER] [device=NAME] [tolerance=VALUE]
+
+Runs the stored, resolved configuration of RUN again in results=NEWFOLDER (default: results-reproduced) and compares
+identity, captions (sample by sample, exactly) and scores. Says before what of code, packages and platform has changed.
+
+  source=FOLDER      where RUN lies (default: results)
+  device=NAME        default: as recorded
+  tolerance=VALUE    what the score of a sample may differ by (default: 1e-5)
+Exit codes: 0 reproduced; 1 not; 2 the request was wrong.
+"""
+
+VERIFY_HELP = """\
+usage: capbench verify [RUN ...] [results=FOLDER] [tables=false] [trials=N]
+
+Recomputes every recorded hash: identities and folder names, each caption's checksum and the file's digest, adapters,
+scores and the captions they were made from; without RUN also the tables, by a rebuild elsewhere.
+
+  trials=N           with which the tables were made (default: 1000)
+Exit codes: 0 all is as it was written; 1 something was edited or damaged: listed; 2 the request was wrong.
+"""
+
+LS_HELP = """\
+usage: capbench ls [results=FOLDER] [out=FILE.csv]
+
+Fits and runs with status, seed, age and size; orphaned fits (no run uses them), unfinished and failed ones; disk use.
+"""
+
+CLEAN_HELP = """\
+usage: capbench clean [results=FOLDER] [what=KIND,...] [yes=true]
+
+Lists what would be deleted and how much that frees, then asks. What a running command holds, and what a link leads to,
+is kept. Without a terminal it needs yes=true.
+
+  what=checkpoints   of finished fits, whose adapters stay (default, with leftovers)
+       leftovers     damaged caches that were set aside, drafts of killed processes
+       cache         scores and features of pairs: they are computed again when needed
+       orphans       finished fits that no run uses
+       failed        runs that ended with an error, with what they had captioned
+       logs          the whole errors of failed runs
+Exit codes: 0 done, or nothing to do; 1 something could not be deleted; 2 the request was wrong or nobody to ask.
+"""
+
+RECORD_HELP = {
+    "show": SHOW_HELP,
+    "diff": DIFF_HELP,
+    "reproduce": REPRODUCE_HELP,
+    "verify": VERIFY_HELP,
+    "ls": LS_HELP,
+    "clean": CLEAN_HELP,
+}
+
 PARAMS_HELP = """\
 usage: capbench params [--config-dir DIR] [out=FILE] [KEY=VALUE ...]
 
@@ -182,7 +258,8 @@ def _guarded(module: str, arguments: Sequence[str]) -> int:
 
 
 def _wrong(message: str) -> int:
-    sys.stderr.write(f"capbench: {message}\n")
+    if ranks.speaker():  # of several processes under torchrun, one
+        sys.stderr.write(f"capbench: {message}\n")
     return 2
 
 
@@ -208,6 +285,8 @@ def _command_help(command: str) -> str:
         return DATA_HELP.format(datasets=", ".join(found["dataset"]))
     if command == "submission":
         return SUBMISSION_HELP
+    if command in RECORD_HELP:
+        return RECORD_HELP[command]
     if command == "params":
         return PARAMS_HELP.format(models=",".join(found["model"]), strategies=",".join(found["lora"]))
     return LEADERBOARD_HELP if command == "leaderboard" else LIST_HELP

@@ -61,7 +61,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One row of a dataset: its picture(s) and the reference text."""
+    """One row of a dataset: its picture(s) and the reference text.
+
+    `factors`: what else is known of it (facts of a drawn picture; licence, attribution, raw_caption of a real one).
+    """
 
     id: str
     images: tuple[ImageSource, ...]

@@ -13,6 +13,7 @@ import pandas as pd
 from harness import stats
 from harness.contracts import RequestError
 from harness.export import show, write_latex, write_markdown
+from harness.integrity import trusted
 from harness.tables import (
     AVERAGES,
     LEADERBOARD_COLUMNS,
@@ -76,7 +77,7 @@ class Board:
 
 def rebuild(results: Path, trials: int) -> list[Board]:
     """Write runs.csv, scores.csv, every samples.csv and all leaderboards; the newest board comes first."""
-    runs = find_runs(results)
+    runs = trusted(find_runs(results))
     write_csv(runs_table(runs), results / "runs.csv")
     write_csv(scores_table(runs, trials), results / "scores.csv")
     for run in runs:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from harness import ranks
+
 WIDE = 240  # columns for tables that go to a file or a pipe
 
 console = Console(highlight=False, soft_wrap=True)
@@ -29,6 +31,7 @@ def bar(title: str, total: int, done: int = 0) -> Iterator[Advance]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    hidden = not errors.is_terminal or not ranks.first()  # the processes of a cell share one terminal
+    with Progress(*columns, console=errors, transient=True, disable=hidden) as progress:
         task = progress.add_task(title, total=total, completed=done)
         yield lambda count: progress.advance(task, count)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import config
+from harness import config, ranks
 from harness.arguments import parse
 from harness.contracts import Launcher, RequestError, Split, Sweep
 from harness.dry_run import show_plan
@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> int:
         console.print(config.to_yaml(cells[0].config), markup=False)
         return 0
     sweep = arguments.multirun or len(cells) > 1
+    if sweep and ranks.world() > 1:
+        raise RequestError("torchrun runs one cell; for a sweep leave torchrun out and say launcher=torchrun")
+    console.quiet = errors.quiet = not ranks.first()
     launcher: Launcher = config.build(cells[0], "launcher")
     if sweep:
         launcher.prepare(config.modules(cells))
@@ -43,6 +46,8 @@ def main(argv: Sequence[str]) -> int:
     make_folder(results)
     datasets: dict[str, Once] = {}
     ended = _sweep(cells, launcher, results) if sweep else [_alone(cells[0], datasets)]
+    if not ranks.first():
+        return _summary(cells, ended)
     failed = _score(cells, ended, plans, datasets, results)
     _tables(cells, ended, results)
     return max(_summary(cells, ended), failed)
@@ -54,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
 def _alone(one: config.Cell, datasets: dict[str, Once]) -> Ended:
     """A single cell has the command's process, its progress bars and its exit code for a wrong request."""
     ended = attempt(one, datasets, task(one)["id"], raises=True)
+    if ended.status == "failed":
+        console.quiet = errors.quiet = not ranks.speaker()  # of several processes one says what happened
     _say(1, 1, one, ended)
     return ended
 

@@ -8,7 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import config
+from harness import config, ranks
 from harness.arguments import parse
 from harness.captions import read_captions
 from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol, Split
@@ -113,13 +113,13 @@ def pick_device(device: str, threads: int | None) -> str:
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return ranks.place("cuda" if torch.cuda.is_available() else "cpu")
     kind = device.partition(":")[0]
     if kind not in ("cpu", "cuda"):
         raise RequestError(f"device={device}: expected auto, cpu, cuda or cuda:N")
     if kind == "cuda" and not torch.cuda.is_available():
         raise RequestError(f"device={device}: torch sees no CUDA device; use device=cpu")
-    return device
+    return ranks.place(device)
 
 
 def _metric(name: str, options: Mapping[str, Any], config_dir: str | None) -> Metric:

@@ -9,6 +9,7 @@ import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,13 @@ class Scorable:
     def texts(self) -> str:
         """Hex digest of what a text metric sees of this run."""
         return digest([[row["id"], row["reference"], row["caption"]] for row in self.rows])
+
+    @cached_property
+    def recorded(self) -> dict[str, str]:
+        """Score file -> its sha256 in the records of earlier scorings. Raises Damaged."""
+        records = [read_json(path) for path in sorted((self.folder / "scores").glob("*.json"))]
+        columns = [column for record in records for column in record["columns"].values()]
+        return {column["file"]: column["sha256"] for column in columns if "file" in column}
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: 
         run.folder / "scores" / f"{metric.name}-{digest([row.key for row in rows])[:SHORT]}.csv"
         for run, rows in zip(runs, compared, strict=True)
     ]
-    todo = [place for place, file in enumerate(files) if not file.is_file()]
+    todo = [place for place, file in enumerate(files) if not _kept(runs[place], file)]
     for references, places in _by_corpus(runs, metric, todo).items():
         wanted = {row.key: row.pair for place in places for row in compared[place] if row.pair is not None}
         scores = _scores(metric, wanted, list(references), device, cache)
@@ -159,6 +167,17 @@ def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: 
             found = [row.score or scores[row.key] for row in compared[place]]
             write_text(files[place], _score_csv(metric, runs[place].rows, found))
     return [{"file": file.name, "sha256": file_digest(file)} for file in files]
+
+
+def _kept(run: Scorable, file: Path) -> bool:
+    """Whether a score file is there as it was recorded. One that no record knows is of an interrupted scoring."""
+    if not file.is_file():
+        return False
+    expected = run.recorded.get(file.name)
+    if expected is not None and file_digest(file) != expected:
+        errors.print(f"{file}: edited or damaged; made again", markup=False)
+        return False
+    return expected is not None
 
 
 def _compared(run: Scorable, metric: Metric, signature: str) -> list[Compared]:

@@ -211,6 +211,31 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+@contextmanager
+def if_free(folder: Path) -> Iterator[bool]:
+    """Hold a folder that no process holds. False at once, with nothing held, where one does or we may not write."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, PermissionError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def busy(folder: Path) -> bool:
+    """Whether a living process holds a folder. Writes nothing."""
+    if not (folder / ".lock").is_file():
+        return False
+    with if_free(folder) as free:
+        return not free
+
+
 def find_folders(parent: Path) -> Sequence[Path]:
     """The fit or run folders below a folder, in the order of their names."""
     if not parent.is_dir():

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
+from harness.lookup import pick
 from harness.store import Damaged, Journal, find_folders, read_json, read_manifest, write_text
 
 RUN_COLUMNS = (
@@ -62,7 +63,9 @@ class Run:
 
     @cached_property
     def protocols(self) -> dict[str, Mapping[str, Any]]:
-        """Protocol name -> what `capbench score` recorded for this run."""
+        """Protocol name -> what `capbench score` recorded for this run; empty for a run that failed."""
+        if self.status == "failed":
+            return {}
         files = sorted((self.folder / "scores").glob("*.json"))
         return {path.stem: read_json(path) for path in files}
 
@@ -93,6 +96,13 @@ def find_runs(results: Path) -> list[Run]:
         if manifest is not None:
             runs.append(Run(folder, manifest))
     return runs
+
+
+def find_run(results: Path, text: str) -> Run:
+    """The run of an id, folder name or unambiguous prefix; of a fit's id where one run has it. Raises RequestError."""
+    runs = find_runs(results)
+    own = [(name, run) for run in runs for name in (run.folder.name, run.folder.name.rpartition("-")[2])]
+    return pick(text, [own, [(str(run.row.get("fit_id")), run) for run in runs]], lambda run: run.folder.name)
 
 
 # ---------------------------------------------------------------- tables

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import cell, config, provenance
+from harness import cell, config, provenance, ranks
 from harness.contracts import Refused, RequestError, Split
 from harness.progress import errors
 from harness.score import pick_device
@@ -101,7 +101,10 @@ def work(given: Mapping[str, Any]) -> None:
     results, name = Path(one.config["results"]), given["id"]
     with _logged(log(results, name)):
         ended = attempt(one, {}, name)
-    write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    if ranks.speaker() if ended.status == "failed" else ranks.first():
+        write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    if ended.status == "failed" and ranks.world() > 1:
+        sys.exit(1)  # torchrun ends the other processes of this cell
 
 
 def read_end(file: Path) -> Ended:
@@ -135,13 +138,16 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
     except Exception as error:  # whatever a model or a library raises
         if isinstance(error, RequestError) and raises:
             raise
+        message = ranks.fail(cell.brief(error))
         _keep_traceback(log(results, name), error)
-        if not isinstance(error, cell.Recorded):
+        if ranks.speaker() and not isinstance(error, cell.Recorded):
             _record_early(one, results, name, error)
-        return Ended("failed", cell.brief(error), None, fresh=True, seconds=time.perf_counter() - start)
+        return Ended("failed", message, None, fresh=True, seconds=time.perf_counter() - start)
     finally:
         gc.collect()  # a captioner holds its model in reference cycles; the next cell needs the memory now
-    _forget(_early(results, name))
+    ranks.stop()
+    if ranks.first():
+        _forget(_early(results, name))
     return Ended(outcome.status, "", outcome.folder.name, outcome.fresh, time.perf_counter() - start)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from harness.contracts import Metric
 
@@ -38,6 +39,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def wide():
+    """Where tests run side by side, rich takes 80 columns for a terminal's width and breaks cells into lines."""
+    from harness.progress import WIDE, console
+
+    console.width = WIDE
+
+
 def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The real command in a process of its own."""
     return subprocess.run(
@@ -55,12 +64,15 @@ def clean(**extra: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory) -> Path:
-    """Results of a small sweep: every model, zero-shot and fine-tuned."""
+def sweep(tmp_path_factory, worker_id) -> Path:
+    """Results of a small sweep: every model, zero-shot and fine-tuned. Made once for all workers of the tests."""
     from harness.cli import main
 
-    results = tmp_path_factory.mktemp("sweep")
-    assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
+    base = tmp_path_factory.getbasetemp()
+    results = (base if worker_id == "master" else base.parent) / "sweep"
+    with FileLock(f"{results}.lock"):
+        if not (results / "leaderboard.csv").exists():
+            assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
     return results
 
 

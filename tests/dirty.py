@@ -9,13 +9,11 @@ import struct
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from harness.contracts import Rejected, Split
-from harness.datasets._images import FileImage
 from harness.datasets._table_rows import read_rows
 from harness.datasets.table import Table
 
@@ -35,24 +33,7 @@ class Listed(Table):
         named = {row.cells.get("Image") or row.cells.get("image") for row in rows}
         beside = sorted(path.name for path in root.iterdir() if path.suffix in SUFFIXES and path.name not in named)
         entries = [Rejected(name, "a picture without a row in the table") for name in beside]
-        samples = tuple(replace(sample, images=tuple(map(Opened, sample.images))) for sample in found.samples)
-        return replace(found, samples=samples, rejected=(*found.rejected, *entries))
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A picture in a file that gives its bytes."""
-
-    image: FileImage
-
-    def load(self) -> Image.Image:
-        return self.image.load()
-
-    def digest(self) -> str:
-        return self.image.digest()
-
-    def open(self) -> BinaryIO:
-        return self.image.path.open("rb")
+        return replace(found, rejected=(*found.rejected, *entries))
 
 
 @dataclass

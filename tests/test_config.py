@@ -74,6 +74,8 @@ def test_what_is_typed_replaces_the_axis_of_an_experiment():
         (["smolvlm"], ["smolvlm", "KEY=VALUE"]),
         (["seed=[1"], ["seed=[1: cannot be read"]),
         (["dataset=table"], ["dataset.path"]),
+        (["dataset=rocov2"], ["dataset.root", "dataset.hub"]),
+        (["dataset=imageclef"], ["dataset.root"]),
         (["lora=none", "lora.rank=4"], ["lora.rank", "not every choice of 'lora'"]),
     ],
 )

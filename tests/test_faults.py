@@ -91,7 +91,7 @@ def _lines(results: Path) -> int:
 @pytest.mark.slow
 def test_a_torso_of_a_checkpoint_is_not_resumed_from(undisturbed, tmp_path):
     """A checkpoint without its completion mark, and one whose mark is torn, are thrown away."""
-    from harness.fit import _last_whole
+    from harness.trainer import last_whole
 
     whole = only(undisturbed, "fits/*/checkpoints/checkpoint-8")
     root = tmp_path / "checkpoints"
@@ -101,7 +101,7 @@ def test_a_torso_of_a_checkpoint_is_not_resumed_from(undisturbed, tmp_path):
         (folder / "optimizer.pt").write_bytes((whole / "optimizer.pt").read_bytes()[:10])
         if mark is not None:
             (folder / "complete.json").write_text(mark)
-    assert _last_whole(root) == root / "checkpoint-2"
+    assert last_whole(root) == root / "checkpoint-2"
     assert [p.name for p in root.iterdir()] == ["checkpoint-2"]
 
 

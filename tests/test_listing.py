@@ -4,7 +4,6 @@ import pytest
 
 from harness.cli import main
 from harness.listing import KINDS
-from harness.progress import WIDE, console
 from harness.registry import groups
 
 
@@ -18,7 +17,6 @@ def test_every_choice_is_listed(kind, capsys):
 
 def test_models_say_what_is_found_of_their_checkpoints(capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(console, "width", WIDE)
     assert main(["list", "models"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "HuggingFaceTB/SmolVLM-500M-Instruct" in text

@@ -192,7 +192,7 @@ def test_a_clock_that_goes_back(undisturbed, tmp_path, monkeypatch):
     assert pd.read_csv(results / "leaderboard.csv")["seeds"].tolist() == [2]
 
 
-def test_a_full_shared_memory_is_a_named_failure_or_none(tmp_path):
+def test_a_full_shared_memory_is_a_named_failure(tmp_path):
     """Data workers hand batches over through /dev/shm."""
     arguments = command([*CELL, "train.workers=2", "dataset.size=512", f"results={tmp_path}"])
     script = 'mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77; exec "$@"'
@@ -205,10 +205,14 @@ def test_a_full_shared_memory_is_a_named_failure_or_none(tmp_path):
         pytest.skip("no unshare here")
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("mounting is not allowed here")
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
-    if done.returncode == 1:
-        assert pd.read_csv(tmp_path / "runs.csv")["error"].notna().all()
+    assert "train.workers=0" in pd.read_csv(tmp_path / "runs.csv")["error"].item()
+
+
+def test_a_loss_that_is_no_number_is_a_named_failure(tmp_path):
+    assert main([*CELL, "train.learning_rate=1e30", "train.max_grad_norm=0.0", f"results={tmp_path}"]) == 1
+    assert "the loss became" in pd.read_csv(tmp_path / "runs.csv")["error"].item()
 
 
 def test_two_sweeps_over_one_folder_at_once(six, tmp_path):

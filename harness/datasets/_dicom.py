@@ -20,12 +20,12 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from harness.contracts import UNKNOWN, ImageError
 from harness.datasets._grey import MAX_PIXELS, to_uint8, value_range
 from harness.datasets._modalities import MODALITY_OF_DICOM
+from harness.datasets._view import WINDOWS, View
 
 NO_PICTURE = ("SEG", "SR", "PR", "KO", "ECG", "RT")
 """Modality codes (RT: all that begin so) whose pixels, if any, are no picture of a patient."""
 
-CT_SOFT_TISSUE = (40.0, 400.0)
-"""Level and width in Hounsfield units for a CT that brings no window."""
+Window = tuple[float, float] | None  # level, width
 
 PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
 TAGS = [
@@ -48,23 +48,23 @@ DAMAGE = (
 """What pydicom and its decoders raise on damaged files; each ends as one ImageError."""
 
 
-def decode_dicom(stream: BinaryIO) -> Image.Image:
-    """The picture as RGB; of several frames the middle one. Raises ImageError."""
+def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
+    """The picture as RGB; of several frames the view's. Raises ImageError."""
     ds = read(stream, TAGS)
     try:
         check(ds)
-        index = (int(ds.get("NumberOfFrames") or 1) - 1) // 2
+        index = view.index(int(ds.get("NumberOfFrames") or 1))
         raw = pixel_array(ds, index=index)  # YBR arrives as RGB
         if ds.PhotometricInterpretation == "PALETTE COLOR":
             rgb = palette(ds, raw)
         elif raw.ndim == 3:
             rgb = colour(ds, raw)
         else:
-            rgb = np.repeat(grey(ds, raw, index)[..., None], 3, axis=2)
+            rgb = np.repeat(grey(ds, raw, index, view.window)[..., None], 3, axis=2)
         return Image.fromarray(np.ascontiguousarray(rgb))
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"DICOM pixels cannot be decoded: {reason}") from error
+        raise ImageError(f"DICOM pixels cannot be decoded ({ds.file_meta.TransferSyntaxUID.name}): {reason}") from error
 
 
 def modality_of_dicom(stream: BinaryIO) -> str:
@@ -119,10 +119,12 @@ def colour(ds: Dataset, raw: NDArray[Any]) -> NDArray[np.uint8]:
     return raw.astype(np.uint8) if bits == 8 else to_uint8(raw, 0, 2.0**bits - 1)
 
 
-def grey(ds: Dataset, raw: NDArray[Any], index: int) -> NDArray[np.uint8]:
-    """One frame through rescale and window; low is bright in MONOCHROME1."""
+def grey(ds: Dataset, raw: NDArray[Any], index: int, window: Window) -> NDArray[np.uint8]:
+    """One frame through rescale and window (for CT that of the view, if any); low is bright in MONOCHROME1."""
     values = real_values(ds, raw, index)
-    if ds.get("VOILUTSequence"):
+    if window and code_of(ds) == "CT":
+        pixels = to_uint8(values, window[0] - window[1] / 2, window[0] + window[1] / 2)
+    elif ds.get("VOILUTSequence"):
         table = apply_voi_lut(np.rint(values).astype(np.int64), ds, index=0)
         pixels = to_uint8(table, *value_range(table))
     else:
@@ -152,7 +154,7 @@ def windowed(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index:
             return to_uint8(values, c - w / 2, c + w / 2)
         return to_uint8(values, c - 0.5 - (w - 1) / 2, c - 0.5 + (w - 1) / 2)
     if code_of(ds) == "CT":
-        level, w = CT_SOFT_TISSUE
+        level, w = WINDOWS["soft_tissue"]
         return to_uint8(values, level - w / 2, level + w / 2)
     seen = values[~padding(ds, raw) & np.isfinite(values)]
     low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)

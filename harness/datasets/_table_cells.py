@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.contracts import SPLITS, RequestError
+from harness.datasets._wording import Clean, cleaned
 
 SPLIT_NAMES = {"train": "train", **dict.fromkeys(("valid", "validation", "val", "dev"), "valid"), "test": "test"}
 
@@ -50,12 +53,12 @@ def plain_text(value: Any, what: str) -> str:
     return text
 
 
-def caption_text(value: Any) -> str:
-    """The caption, unchanged but for white space at both ends: line breaks and quotes are the author's."""
+def caption_text(value: Any, clean: Clean = "strip") -> str:
+    """The caption, changed as `clean` says and no further: line breaks and quotes are the author's."""
     if isinstance(value, int | float) and value == value:
         raise CellError(f"caption is a {type(value).__name__}, expected text")
-    text = plain_text(value, "caption")
-    if not text:
+    text = cleaned(str(value), clean) if plain_text(value, "caption") else ""
+    if not text.strip():
         raise CellError("caption is empty")
     return text
 
@@ -81,6 +84,8 @@ def shared_split(identity: str, shares: Mapping[str, float]) -> str:
 
 def concept_ids(value: Any) -> tuple[str, ...]:
     """A list as it is, a JSON list, or text with ";" between; without "" and "nan", which stand for no concept."""
+    if isinstance(value, str) and value.isascii() and "[" not in value:
+        return _plain_concepts(value)
     if isinstance(value, str) and value.strip().startswith("["):
         try:
             value = json.loads(value)
@@ -89,6 +94,12 @@ def concept_ids(value: Any) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else plain_text(value, "concepts").split(";")
     names = [plain_text(part, "concept") for part in parts]
     return tuple(name for name in names if name and name.lower() != "nan")
+
+
+@lru_cache(maxsize=1 << 16)
+def _plain_concepts(value: str) -> tuple[str, ...]:
+    """Nearly all cells of a hundred thousand, few of them different: each tuple is kept once."""
+    return tuple(sys.intern(name) for part in value.split(";") if (name := part.strip()) and name.lower() != "nan")
 
 
 def picture_path(given: Any, root: Path) -> tuple[str, Path]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from harness.contracts import RUNTIME, SPLITS, UNKNOWN, ImageError, Rejected, RequestError, Sample, Split
-from harness.datasets._images import FileImage
+from harness.contracts import RUNTIME, SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
+from harness.datasets._images import FileImage, StoredImage
+from harness.datasets._memo import Memo
+from harness.datasets._parquet import ParquetImage
+from harness.datasets._paths import as_path, given_folder, known_split
+from harness.datasets._sampling import Sampling, Strata
+from harness.datasets._split import Check, Rules, decoded, with_raw
 from harness.datasets._table_cells import (
     CellError,
     caption_text,
@@ -20,9 +24,9 @@ from harness.datasets._table_cells import (
     shared_split,
     split_name,
 )
-from harness.datasets._table_rows import SUFFIXES, ParquetImage, Row, Rows, read_rows
-
-READERS = 2  # threads that decode pictures for the check; decoders leave the interpreter lock
+from harness.datasets._table_rows import SUFFIXES, Row, Rows, read_rows
+from harness.datasets._view import View, view_of
+from harness.datasets._wording import Clean
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,19 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How pictures are read."""
+
+    view: View
+    memo: Memo | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A row under judgement: its sample, or the reason against it. A split of None: it could not be told."""
+    """A row under judgement: its sample, or the reason against it, or neither for one of another split.
+
+    A split of None: it could not be told.
+    """
 
     line: int
     id: str
@@ -67,35 +82,43 @@ class Table:
         modality_column: str | None,
         concepts_column: str | None,
         shares: dict[str, float],
+        view: dict[str, int | str | None],
         limit: int | None,
+        stratify: Strata,
+        seed: int,
+        clean: Clean,
+        check: Annotated[Check, RUNTIME],
+        cache: Annotated[str | None, RUNTIME],
+        recheck: Annotated[bool, RUNTIME],
     ) -> None:
-        self.name, self.path, self.root, self.shares, self.limit = name, path, root, shares, limit
+        self.name, self.path, self.root, self.shares = name, path, root, shares
         self.image_column, self.caption_column = image_column, caption_column
         self.id_column, self.split_column = id_column, split_column
         self.modality_column, self.concepts_column = modality_column, concepts_column
-        if limit is not None and limit < 1:
-            raise RequestError(f"dataset.limit: expected 1 or more, got {limit}")
+        self.rules = Rules(Sampling(limit, stratify, seed), clean, check)
+        self.reading = Reading(view_of(view), Memo(cache, anew=recheck) if cache else None)
         if set(shares) != set(SPLITS) or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise RequestError(f"dataset.shares: expected shares of {', '.join(SPLITS)} that sum up to 1, got {shares}")
 
     def load(self, split: str) -> Split:
-        """The usable rows of one split in the table's order; every picture is decoded once to prove it."""
-        if split not in SPLITS:
-            raise RequestError(f"dataset {self.name}: expected a split of {', '.join(SPLITS)}, got {split!r}")
+        """The usable rows of one split in the table's order, or a sample of them."""
+        known_split(self.name, split)
         path = self._path()
         rows = read_rows(path)
         if not rows.rows:
             raise RequestError(f"dataset.path={path}: expected rows, got none; is it the right file?")
-        entries = self._judge(rows, self._columns(rows.columns), self._root(path))
-        mine = [entry for entry in entries if entry.split == split][: self.limit]
-        with ThreadPoolExecutor(READERS) as pool:
-            checked = list(pool.map(check_picture, mine))
-        checked = sorted(checked + [entry for entry in entries if entry.split is None], key=lambda entry: entry.line)
-        samples = tuple(entry.sample for entry in checked if entry.sample)
-        rejected = tuple(Rejected(e.id, f"line {e.line}: {e.reason}") for e in checked if not e.sample)
+        entries = self._judge(rows, self._columns(rows.columns), self._root(path), split)
+        lines = {entry.id: entry.line for entry in entries if entry.sample}
+        samples = self.rules.sampling.pick([e.sample for e in entries if e.sample and e.split == split])
+        rejected = [(e.line, Rejected(e.id, e.reason)) for e in entries if not e.sample and e.split in (split, None)]
+        if self.rules.check == "decoded":
+            samples, damaged = decoded(samples)
+            rejected += [(lines[row.id], row) for row in damaged]
+        rejected.sort(key=lambda pair: pair[0])
+        ledger = tuple(Rejected(row.id, f"line {line}: {row.reason}") for line, row in rejected)
         if not samples:
-            raise RequestError(nothing_usable(path, split, entries, rejected))
-        return Split(split, samples, rejected)
+            raise RequestError(nothing_usable(path, split, entries, ledger))
+        return Split(split, tuple(samples), ledger)
 
     def _path(self) -> Path:
         if self.path is None or self.path in ("", "???"):
@@ -104,10 +127,7 @@ class Table:
         return as_path(self.path)
 
     def _root(self, path: Path) -> Path:
-        root = as_path(self.root) if self.root else path.parent
-        if not root.is_dir():
-            raise RequestError(f"dataset.root={root}: no such folder; give the one that the image paths start from")
-        return root.resolve()
+        return given_folder("dataset.root", self.root or str(path.parent))
 
     def _columns(self, found: Sequence[str]) -> Columns:
         def column(option: str, usual: str) -> str | None:
@@ -122,36 +142,34 @@ class Table:
             concepts=column("concepts_column", "concepts"),
         )
 
-    def _judge(self, rows: Rows, columns: Columns, root: Path) -> list[Entry]:
+    def _judge(self, rows: Rows, columns: Columns, root: Path, wanted: str) -> list[Entry]:
         """Everything that can be told without opening a picture."""
         first: dict[str, int] = {}
         entries = []
         for row in rows.rows:
-            entry = self._entry(row, columns, root)
+            entry = self._entry(row, columns, root, wanted)
             if entry.split is not None and first.setdefault(entry.id, row.line) != row.line:
                 reason = f"id {entry.id!r} is already used in line {first[entry.id]}"
                 entry = replace(entry, sample=None, reason=reason)
             entries.append(entry)
         return entries
 
-    def _entry(self, row: Row, columns: Columns, root: Path) -> Entry:
+    def _entry(self, row: Row, columns: Columns, root: Path, wanted: str) -> Entry:
         identity, split = f"line {row.line}", None
         if row.fault:
             return Entry(row.line, identity, reason=row.fault)
         try:
             identity = row_id(row, columns)
             split = self._split(row, columns, identity)
-            return Entry(row.line, identity, split, sample_of(row, columns, root, identity, split))
+            if split != wanted:
+                return Entry(row.line, identity, split)
+            image = picture_of(row.cells.get(columns.image), root, self.reading)
+            return Entry(row.line, identity, split, sample_of(row, columns, image, (identity, split), self.rules.clean))
         except CellError as fault:
             return Entry(row.line, identity, split, reason=str(fault))
 
     def _split(self, row: Row, columns: Columns, identity: str) -> str:
         return split_name(row.cells.get(columns.split)) if columns.split else shared_split(identity, self.shares)
-
-
-def as_path(text: str) -> Path:
-    """A path with the home folder filled in, which a shell leaves alone in dataset.path=~/FILE."""
-    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def row_id(row: Row, columns: Columns) -> str:
@@ -168,33 +186,27 @@ def row_id(row: Row, columns: Columns) -> str:
     return identity
 
 
-def sample_of(row: Row, columns: Columns, root: Path, identity: str, split: str) -> Sample:
-    """The sample of a row, its picture not yet opened. Raises CellError."""
-    picture = row.cells.get(columns.image)
-    image = picture if isinstance(picture, ParquetImage) else FileImage(picture_path(picture, root)[1])
+def picture_of(cell: object, root: Path, reading: Reading) -> StoredImage:
+    """The picture that a cell names or holds, not yet opened. Raises CellError."""
+    if isinstance(cell, ParquetImage):
+        return replace(cell, view=reading.view, memo=reading.memo)
+    return FileImage(picture_path(cell, root)[1], view=reading.view, memo=reading.memo)
+
+
+def sample_of(row: Row, columns: Columns, image: StoredImage, place: tuple[str, str], clean: Clean) -> Sample:
+    """The sample of a row, by its id and split. Raises CellError."""
     modality = plain_text(row.cells.get(columns.modality), "modality") if columns.modality else ""
+    raw = row.cells.get(columns.caption)
+    caption = caption_text(raw, clean)
     return Sample(
-        id=identity,
+        id=place[0],
         images=(image,),
-        caption=caption_text(row.cells.get(columns.caption)),
-        split=split,
+        caption=caption,
+        split=place[1],
         modality=modality or UNKNOWN,
         concepts=concept_ids(row.cells.get(columns.concepts)) if columns.concepts else (),
+        factors=with_raw({}, str(raw), caption),
     )
-
-
-def check_picture(entry: Entry) -> Entry:
-    """Decodes the picture once; asks it for the modality that the table does not name."""
-    if entry.sample is None:
-        return entry
-    image = entry.sample.images[0]
-    try:
-        image.load()
-        if entry.sample.modality == UNKNOWN and isinstance(image, FileImage | ParquetImage):
-            return replace(entry, sample=replace(entry.sample, modality=image.modality()))
-    except ImageError as fault:
-        return replace(entry, sample=None, reason=str(fault))
-    return entry
 
 
 def nothing_usable(path: Path, split: str, entries: Sequence[Entry], rejected: Sequence[Rejected]) -> str:
