@@ -135,8 +135,8 @@ def check_shared_memory(workers: int) -> None:
     """Workers hand batches over in /dev/shm; where it is full they wait for ever. Raises RequestError."""
     if SHARED.is_dir() and (free := shutil.disk_usage(SHARED).free) < workers * SHARE:
         raise RequestError(
-            f"train.workers={workers}: {SHARED} has room for {free // 2**20} MiB, expected {workers * SHARE // 2**20} or "
-            "more; set train.workers=0, or make it larger (docker run --shm-size=8g)"
+            f"train.workers={workers}: {SHARED} has room for {free // 2**20} MiB, expected "
+            f"{workers * SHARE // 2**20} or more; set train.workers=0, or make it larger (docker run --shm-size=8g)"
         )
 
 

@@ -237,3 +237,21 @@ def test_two_hundred_cells(tmp_path):
     assert set(runs["status"]) == {"ok"}
     assert len(pd.read_csv(tmp_path / "leaderboard.csv")) == 200
     print(f"{time.monotonic() - start:.0f} s")
+
+
+def test_cells_of_two_processes_under_torchrun_give_the_tables_of_one(tmp_path):
+    cells = ["run", "-m", "model=smolvlm", "lora=targeted", "lora.dropout=0.0", *LIGHT, *SMALL]
+    assert main([*cells, f"results={tmp_path / 'one'}"]) == 0
+    two = ["launcher=torchrun", "launcher.processes=2", f"results={tmp_path / 'two'}"]
+    done = capbench([*cells, *two], tmp_path)
+    assert done.returncode == 0, done.stderr
+    same(tmp_path / "one", tmp_path / "two")
+    assert find_runs(tmp_path / "two")[0].manifest["processes"] == 2
+
+
+def test_a_failing_cell_of_two_processes_is_one_failure_with_its_reason(tmp_path):
+    cells = ["run", "-m", "model=smolvlm", "lora=targeted", "train.learning_rate=1e30", *LIGHT, *SMALL]
+    two = ["launcher=torchrun", "launcher.processes=2", "train.max_grad_norm=0.0", f"results={tmp_path}"]
+    done = capbench([*cells, *two], tmp_path)
+    assert done.returncode == 1
+    assert "the loss became" in pd.read_csv(tmp_path / "runs.csv")["error"].item()
