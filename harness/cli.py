@@ -20,6 +20,10 @@ COMMANDS = {
     "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
     "leaderboard": ("harness.leaderboard", "rebuild all tables"),
     "compare": ("harness.compare", "two runs: differences with intervals and p-values, the samples that differ most"),
+    "data": (
+        "harness.data",
+        "what is wrong with a dataset, row by row; its conversion to shards that are quick to read",
+    ),
     "submission": ("harness.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
     "show": ("harness.show", "one run or fit: what it is, scores, costs, where it comes from"),
     "diff": ("harness.diff", "in what two runs or fits differ"),
@@ -110,6 +114,29 @@ write: a file that passes, from the captions of a run; empty=true writes an empt
   format=NAME        imageclef2026 (default, the strictest), imageclef2025, imageclef2023
   references=FILE    the ground truth, for its ids and their order
 Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was wrong.
+"""
+
+DATA_HELP = """\
+usage: capbench data check DATASET [--config-dir DIR] [dataset.KEY=VALUE ...] [KEY=VALUE ...]
+       capbench data prepare DATASET out=FOLDER [dataset.KEY=VALUE ...] [KEY=VALUE ...]
+
+check: reads every row and decodes every picture; writes problems.csv (split, id, kind, severity, detail). A repeated or
+interrupted check does not decode again what it knows.
+prepare: resized pictures with ids, captions, modalities and concepts in Parquet shards, to be read by
+dataset=prepared dataset.root=FOLDER. An interrupted one goes on with the next shard.
+
+  DATASET                {datasets}
+  splits=train,valid,test  those that must be there (default: all there are)
+  workers=N              processes (default: one for each core)
+check:
+  out=FOLDER             default: results/check
+  write_clean_list=FILE  csv (split,id) of the rows without an error
+  smallest=N             pixels of the shorter side below which a picture is tiny (32)
+prepare:
+  size=N                 pixels of the longer side at most (512); nothing is enlarged
+  format=jpeg|webp       jpeg is quicker to read, webp smaller
+  quality=N              1 to 100 (95)
+Exit codes: 0 done; 1 there are errors, or pictures that were left out; 2 the request was wrong.
 """
 
 SHOW_HELP = """\
@@ -273,6 +300,8 @@ def _command_help(command: str) -> str:
         return DOCTOR_HELP
     if command == "compare":
         return COMPARE_HELP
+    if command == "data":
+        return DATA_HELP.format(datasets=", ".join(found["dataset"]))
     if command == "submission":
         return SUBMISSION_HELP
     if command in RECORD_HELP:

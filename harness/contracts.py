@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +112,14 @@ class Dataset(Protocol):
 
     def load(self, split: str) -> Split:
         """Samples of "train", "valid" or "test", in the same order each time. Raises RequestError on a wrong file."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """An image source that can give the encoded bytes: `capbench data check` then tells format and colour mode."""
+
+    def open(self) -> BinaryIO:
+        """The picture as stored, from its first byte. Raises ImageError when it cannot be read."""
 
 
 # ---------------------------------------------------------------- prompts

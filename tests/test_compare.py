@@ -114,9 +114,9 @@ def test_a_run_is_found_by_folder_name_id_and_beginning(results):
     one = runs[1]
     for text in (str(one.folder), one.folder.name, one.row["run_id"], one.folder.name[:9], one.row["run_id"][:6]):
         assert find_run(results, text).folder == one.folder
-    with pytest.raises(RequestError, match="got 3 that begin so"):
+    with pytest.raises(RequestError, match="stands for 3"):
         find_run(results, "model000")
-    with pytest.raises(RequestError, match="got 3"):
+    with pytest.raises(RequestError, match="stands for 3"):
         find_run(results, "")
     with pytest.raises(RequestError, match="start with `capbench run`"):
         find_run(results / "nowhere", "model")

@@ -1,0 +1,218 @@
+"""Times the way from picture files to SmolVLM's pixel values: transformers' processor in a DataLoader against ours.
+
+    python -m harness.benchmarks.decoding --out results/benchmarks/decoding.csv
+
+Each side has two workers and gives float32 tensors to the main process. Pictures are drawn JPEGs of 1 to 4 megapixels,
+half of them grey; `difference` is that of the values from the stock side's, in 1/255 of the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from torch.utils.data import DataLoader, Dataset
+from transformers import Idefics3ImageProcessor
+
+from harness import cli, config, provenance
+from harness.benchmarks._pixels import Pixels, normalised, opened
+from harness.contracts import ImageSource
+
+BATCH = 8
+WORKERS = 2
+TILE = 512
+RESULT = Iterator[torch.Tensor]
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def draw(folder: Path, count: int, seed: int = 0) -> list[Path]:
+    """JPEGs of 1 to 4 megapixels, every other one grey, and a table beside them."""
+    rng, paths = random.Random(seed), []
+    for number in range(count):
+        pixels, ratio = rng.uniform(1e6, 4e6), rng.uniform(0.7, 1.4)
+        size = (int((pixels * ratio) ** 0.5), int((pixels / ratio) ** 0.5))
+        fine = Image.effect_noise(size, 25).filter(ImageFilter.GaussianBlur(1.2))
+        coarse = Image.effect_noise((24, 24), 120).resize(size, Image.Resampling.BICUBIC)
+        grey = Image.blend(fine, coarse, 0.7)
+        image = grey if number % 2 else Image.merge("RGB", (grey, coarse, grey))
+        paths.append(folder / f"{number:05d}.jpg")
+        image.save(paths[-1], quality=90)
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption", "split"])
+        writer.writerows([path.name, "A picture.", "test"] for path in paths)
+    return paths
+
+
+# ---------------------------------------------------------------- sides
+
+
+@dataclass(frozen=True)
+class Stock(Dataset[torch.Tensor]):
+    """The usual way: Pillow, then the processor, one picture at a time."""
+
+    sources: Sequence[Path | ImageSource]
+    processor: Any
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, place: int) -> torch.Tensor:
+        source = self.sources[place]
+        image = Image.open(source).convert("RGB") if isinstance(source, Path) else source.load()
+        found = self.processor([[image]], input_data_format="channels_last", return_tensors="pt")
+        values: torch.Tensor = found["pixel_values"][0]
+        return values
+
+
+def stock(sources: Sequence[Path | ImageSource], processor: Any) -> RESULT:
+    """A plain DataLoader; pictures differ in their number of tiles, so that a batch is a list."""
+    loader = DataLoader(Stock(sources, processor), batch_size=BATCH, num_workers=WORKERS, collate_fn=list)
+    for batch in loader:
+        yield from batch
+
+
+def hub_style(paths: Sequence[Path], processor: Any) -> RESULT:
+    """The same through the `datasets` package."""
+    package: Any = import_module("datasets")  # optional
+
+    def transform(rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
+        images = [image.convert("RGB") for image in rows["image"]]
+        found = [processor([[i]], input_data_format="channels_last", return_tensors="pt") for i in images]
+        return {"pixel_values": [values["pixel_values"][0] for values in found]}
+
+    table = package.Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column("image", package.Image())
+    loader = DataLoader(table.with_transform(transform), batch_size=BATCH, num_workers=WORKERS, collate_fn=list)
+    for batch in loader:
+        yield from (row["pixel_values"] for row in batch)
+
+
+def ours(sources: Sequence[Path | ImageSource], pixels: Pixels, draft: int | None) -> RESULT:
+    """Two threads: decoding and resizing leave the interpreter lock, and nothing has to be sent."""
+
+    def work(source: Path | ImageSource) -> torch.Tensor:
+        return pixels(opened(source, draft) if isinstance(source, Path) else source.load())
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        waiting = iter(sources)
+        under_way: deque[Future[torch.Tensor]] = deque()
+        for source in waiting:
+            under_way.append(pool.submit(work, source))
+            if len(under_way) > BATCH:
+                yield normalised(under_way.popleft().result())
+        while under_way:
+            yield normalised(under_way.popleft().result())
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def sides(paths: Sequence[Path], shards: Sequence[ImageSource], pixels: Pixels) -> dict[str, Callable[[], RESULT]]:
+    """Name -> what makes all pixel values."""
+    processor = Idefics3ImageProcessor(
+        size={"longest_edge": pixels.longest_edge},
+        max_image_size={"longest_edge": pixels.tile},
+        do_image_splitting=pixels.split,
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+    found: dict[str, Callable[[], RESULT]] = {
+        "stock": partial(stock, paths, processor),
+        "ours": partial(ours, paths, pixels, None),
+        "ours, draft": partial(ours, paths, pixels, pixels.longest_edge),
+        "ours, draft at 2x": partial(ours, paths, pixels, 2 * pixels.longest_edge),
+        "stock, shards": partial(stock, shards, processor),
+        "ours, shards": partial(ours, shards, pixels, None),
+    }
+    if find_spec("datasets"):
+        found["datasets package"] = partial(hub_style, paths, processor)
+    return found
+
+
+def measure(found: dict[str, Callable[[], RESULT]], count: int, repeats: int) -> list[dict[str, Any]]:
+    """Images per second, the best of some turns in which all sides take part, and how far values differ."""
+    best = dict.fromkeys(found, float("inf"))
+    for _ in range(repeats):
+        for name, run in found.items():
+            start = time.perf_counter()
+            assert sum(1 for _ in run()) == count
+            best[name] = min(best[name], time.perf_counter() - start)
+    rows = []
+    for name, run in found.items():
+        mean, largest = difference(found["stock"](), run())
+        rows.append({
+            "side": name, "images_per_s": count / best[name], "speedup": best["stock"] / best[name],
+            "mean_difference": mean, "largest_difference": largest,
+        })  # fmt: skip
+    return rows
+
+
+def difference(left: RESULT, right: RESULT) -> tuple[float, float]:
+    """Mean and largest difference of the values, in 1/255 of their range; nan where frames differ in number."""
+    means, largest = [], 0.0
+    for a, b in zip(left, right, strict=True):
+        if a.shape != b.shape:
+            return float("nan"), float("nan")
+        apart = (a - b).abs() * 127.5
+        means.append(float(apart.mean()))
+        largest = max(largest, float(apart.max()))
+    return float(np.mean(means)), largest
+
+
+def prepared(folder: Path, size: int) -> list[ImageSource]:
+    """The pictures as `capbench data prepare` stores them."""
+    out = folder / f"shards-{size}"
+    words = ["table", f"dataset.path={folder / 'table.csv'}", f"out={out}", f"size={size}", "workers=2", "splits=test"]
+    if cli.main(["data", "prepare", *words]):
+        raise SystemExit("the pictures could not be prepared")
+    node = config.choice("dataset", "prepared") | {"root": str(out)}
+    return [sample.images[0] for sample in config.build_node(node, "dataset").load("test").samples]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="csv file of the figures")
+    parser.add_argument("--pictures", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--edges", type=int, nargs="+", default=[512, 2048], help="longest edges; 2048 is the hub's")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with TemporaryDirectory(prefix="decoding-") as scratch:
+        paths = draw(Path(scratch), chosen.pictures)
+        for edge in chosen.edges:
+            pixels = Pixels(edge, TILE, split=True)
+            part = paths if edge <= TILE else paths[: max(BATCH, len(paths) // 4)]  # 13 tiles each take their time
+            found = sides(part, prepared(Path(scratch), edge)[: len(part)], pixels)
+            rows += [{"longest_edge": edge, **row} for row in measure(found, len(part), chosen.repeats)]
+    table = pd.DataFrame(rows).assign(
+        pictures=chosen.pictures, workers=WORKERS, device=provenance.device_name("cpu"), code=provenance.code_version()
+    )
+    Console(width=200).print(table.to_string(index=False))
+    if chosen.out:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(chosen.out, index=False, float_format="%.6g")
+
+
+if __name__ == "__main__":
+    main()
