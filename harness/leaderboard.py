@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness.boards import Board, build, grouped
 from harness.cache import Cache
-from harness.contracts import RequestError
+from harness.contracts import CapBenchError, RequestError
 from harness.export import show, write_latex, write_markdown
 from harness.integrity import trusted
 from harness.progress import console
@@ -92,8 +92,10 @@ def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> lis
 def select(boards: Sequence[Board], **wanted: str | None) -> Board:
     """The newest board that fits the filters. Raises RequestError listing what there is."""
     fitting = [b for b in boards if all(v is None or getattr(b.group, k) == v for k, v in wanted.items())]
+    if not boards:
+        raise CapBenchError("no run with scores to show; runs.csv says what failed, `capbench run` or `score` mends it")
     if not fitting:
-        known = "; ".join(b.group.title for b in boards) or "no scored run at all; start with `capbench run`"
+        known = "; ".join(b.group.title for b in boards)
         raise RequestError(f"no leaderboard fits { ({k: v for k, v in wanted.items() if v}) }; there is: {known}")
     return fitting[0]
 

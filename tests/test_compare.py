@@ -99,7 +99,7 @@ def test_other_samples_are_refused_with_what_differs(results, tmp_path, capsys):
         (["model0000", "model0001", "protocol=paper"], "embedded"),
         (["model0000", "model0001", "out=a.txt"], ".csv"),
         (["model0000", "model0001", "tpo=3"], "did you mean 'top'"),
-        (["model0000", "model0001-targetted-plain-s0"], "did you mean"),
+        (["model0000", "model0001-targetted-plain-s0"], "the nearest are"),
     ],
 )
 def test_a_wrong_request_is_one_line(results, words, expected, capsys):

@@ -18,7 +18,7 @@ from harness.labels import labels
 from harness.leaderboard import rebuild
 from harness.score_files import read_scores
 from harness.stats import holm
-from harness.store import Journal, read_json, write_json
+from harness.store import Journal, file_digest, read_json, write_json
 from harness.subgroups import divisions
 
 TABLES = ("significance.csv", "agreement.csv", "subgroups.csv", "scores.csv", "leaderboard.csv")
@@ -234,7 +234,10 @@ def test_only_changed_samples_are_written_again(results, tmp_path):
     first, second, *others = sorted(stamps)
     first.write_bytes(first.read_bytes()[:-1] + b"#")  # of the same size
     scores = next((second.parent / "scores").glob("rouge-*.csv"))
+    known = file_digest(scores)
     scores.write_text(scores.read_text().replace("image_000000,0.", "image_000000,9.", 1))
+    for record in scores.parent.glob("*.json"):  # as if it had been scored so
+        record.write_text(record.read_text().replace(known, file_digest(scores)))
     rebuild(copy, 300, 2000)
     assert first.read_bytes() == before[str(first.relative_to(copy))], "what was edited is made again"
     assert pd.read_csv(second)["rouge"].max() > 9, "another score is another row"
@@ -265,13 +268,15 @@ def test_damaged_scores_are_named(results, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
     victim = next(copy.glob("runs/*/scores/rouge-*.csv"))
-    for text in (victim.read_text().replace(",0.", ",zero.", 1), victim.read_text() + "image_x,1\n"):
-        victim.write_text(text)
-        assert main(["leaderboard", f"results={copy}"]) == 1
-        assert victim.name in capsys.readouterr().err
-    victim.unlink()
-    assert main(["leaderboard", f"results={copy}"]) == 1
-    assert "capbench score" in capsys.readouterr().err
+    for text in (victim.read_text().replace(",0.", ",zero.", 1), victim.read_text() + "image_x,1\n", None):
+        victim.unlink() if text is None else victim.write_text(text)
+        assert main(["leaderboard", f"results={copy}"]) == 0
+        said = capsys.readouterr().err
+        assert victim.name in said
+        assert "capbench score" in said
+        runs = pd.read_csv(copy / "runs.csv")
+        assert (runs["status"] == "failed").sum() == 1
+        assert len(pd.read_csv(copy / "leaderboard.csv")["rank"].dropna()) == len(runs) - 1
 
 
 def test_rows_of_the_same_name_and_options_are_told_apart(results):

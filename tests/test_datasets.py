@@ -89,6 +89,7 @@ def table(path, **changes):
         "concepts_column": None,
         "shares": SHARES,
         "view": {},
+        "ids": None,
         "limit": None,
         "stratify": "modality",
         "seed": 0,

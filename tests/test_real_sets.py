@@ -33,7 +33,7 @@ from harness.datasets.imageclef import ImageClef
 from harness.datasets.rocov2 import RocoV2
 from harness.tables import find_runs
 
-USUAL = {"limit": None, "stratify": "modality", "seed": 0, "clean": "strip", "check": "listed"}
+USUAL = {"ids": None, "limit": None, "stratify": "modality", "seed": 0, "clean": "strip", "check": "listed"}
 USUAL |= {"cache": None, "recheck": False}
 
 
@@ -628,3 +628,14 @@ def test_only_the_asked_split_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(_folder, "files_in", lambda folder, root: listed.append(folder.name) or plain(folder, root))
     rocov2(tmp_path).load("valid")
     assert set(listed) & {"train", "test", "train_images", "test_images"} == set()
+
+
+def test_a_list_of_ids_chooses_the_rows_and_the_ledger_has_the_others(tmp_path):
+    make(tmp_path)
+    every = rocov2(tmp_path).load("test").samples
+    listed = tmp_path / "clean.csv"
+    listed.write_text("split,id\n" + "".join(f"test,{sample.id}\n" for sample in every[::2]))
+    chosen = rocov2(tmp_path, ids=str(listed)).load("test")
+    assert [sample.id for sample in chosen.samples] == [sample.id for sample in every[::2]]
+    assert {row.id for row in chosen.rejected if "dataset.ids" in row.reason} == {s.id for s in every[1::2]}
+    assert len(rocov2(tmp_path, ids=str(listed), limit=2).load("test").samples) == 2

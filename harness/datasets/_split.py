@@ -10,6 +10,7 @@ from typing import Literal
 from harness.contracts import SPLITS, UNKNOWN, ImageError, Rejected, RequestError, Sample, Split
 from harness.datasets._challenge import NO_LINE, Row, ids_of, rows_of
 from harness.datasets._folder import Folder
+from harness.datasets._ids import only
 from harness.datasets._images import StoredImage
 from harness.datasets._memo import Memo
 from harness.datasets._modalities import modality_of_concepts
@@ -30,6 +31,12 @@ class Rules:
     sampling: Sampling
     clean: Clean
     check: Check
+    ids: str | None
+
+    def choose(self, samples: Sequence[Sample], split: str) -> tuple[list[Sample], list[Rejected]]:
+        """A sample of the listed ones, and those that the list lacks. Raises RequestError."""
+        listed, unlisted = only(samples, self.ids, split)
+        return self.sampling.pick(listed), unlisted
 
 
 def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None) -> Split:
@@ -43,7 +50,8 @@ def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None)
     if not samples:
         why = f"; {len(rejected)} rejected, the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
         raise RequestError(f"dataset.root={folder.root}: no usable row in split {split!r}{why}{folder.hint()}")
-    chosen = rules.sampling.pick(samples)
+    chosen, unlisted = rules.choose(samples, split)
+    rejected += unlisted
     if rules.check == "decoded":
         chosen, damaged = decoded(chosen)
         rejected += damaged

@@ -20,6 +20,7 @@ class ImageClef:
         self,
         name: str,
         root: Annotated[str | None, RUNTIME],
+        ids: Annotated[str | None, RUNTIME],
         limit: int | None,
         stratify: Strata,
         seed: int,
@@ -29,7 +30,7 @@ class ImageClef:
         recheck: Annotated[bool, RUNTIME],
     ) -> None:
         self.name, self.root = name, root
-        self.rules = Rules(Sampling(limit, stratify, seed), clean, check)
+        self.rules = Rules(Sampling(limit, stratify, seed), clean, check, ids)
         self.memo = Memo(cache, anew=recheck) if cache else None
 
     def load(self, split: str) -> Split:

@@ -28,6 +28,7 @@ class RocoV2:
         name: str,
         root: Annotated[str | None, RUNTIME],
         hub: Annotated[str | None, RUNTIME],
+        ids: Annotated[str | None, RUNTIME],
         limit: int | None,
         stratify: Strata,
         seed: int,
@@ -37,7 +38,7 @@ class RocoV2:
         recheck: Annotated[bool, RUNTIME],
     ) -> None:
         self.name, self.root, self.hub = name, root, hub
-        self.rules = Rules(Sampling(limit, stratify, seed), clean, check)
+        self.rules = Rules(Sampling(limit, stratify, seed), clean, check, ids)
         self.memo = Memo(cache, anew=recheck) if cache else None
 
     def load(self, split: str) -> Split:

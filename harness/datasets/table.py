@@ -83,6 +83,7 @@ class Table:
         concepts_column: str | None,
         shares: dict[str, float],
         view: dict[str, int | str | None],
+        ids: Annotated[str | None, RUNTIME],
         limit: int | None,
         stratify: Strata,
         seed: int,
@@ -95,7 +96,7 @@ class Table:
         self.image_column, self.caption_column = image_column, caption_column
         self.id_column, self.split_column = id_column, split_column
         self.modality_column, self.concepts_column = modality_column, concepts_column
-        self.rules = Rules(Sampling(limit, stratify, seed), clean, check)
+        self.rules = Rules(Sampling(limit, stratify, seed), clean, check, ids)
         self.reading = Reading(view_of(view), Memo(cache, anew=recheck) if cache else None)
         if set(shares) != set(SPLITS) or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise RequestError(f"dataset.shares: expected shares of {', '.join(SPLITS)} that sum up to 1, got {shares}")
@@ -109,8 +110,9 @@ class Table:
             raise RequestError(f"dataset.path={path}: expected rows, got none; is it the right file?")
         entries = self._judge(rows, self._columns(rows.columns), self._root(path), split)
         lines = {entry.id: entry.line for entry in entries if entry.sample}
-        samples = self.rules.sampling.pick([e.sample for e in entries if e.sample and e.split == split])
+        samples, unlisted = self.rules.choose([e.sample for e in entries if e.sample and e.split == split], split)
         rejected = [(e.line, Rejected(e.id, e.reason)) for e in entries if not e.sample and e.split in (split, None)]
+        rejected += [(lines[row.id], row) for row in unlisted]
         if self.rules.check == "decoded":
             samples, damaged = decoded(samples)
             rejected += [(lines[row.id], row) for row in damaged]
