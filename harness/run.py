@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     console.quiet = errors.quiet = not ranks.first()
     launcher: Launcher = config.build(cells[0], "launcher")
     if sweep:
-        launcher.prepare(config.modules(cells))
+        launcher.prepare([work.__module__, *config.modules(cells)])
     for one in cells:  # everything is built once before anything runs: a wrong value costs no time
         parts(one, {})
     results = Path(_same(cells, "results"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -63,6 +64,7 @@ def how_it_died(exit_code: int | None) -> str | None:
 def _enter(
     work: Callable[[Mapping[str, Any]], None], task: Mapping[str, Any], environment: Mapping[str, str], folder: str
 ) -> None:
+    gc.freeze()  # what the server has imported: walking through it would take longer than a small cell, and copy it
     os.environ.clear()  # the server has those of the moment it was started
     os.environ.update(environment)
     os.chdir(folder)
