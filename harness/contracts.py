@@ -28,6 +28,8 @@ SPLITS = ("train", "valid", "test")
 REGIONS = ("vision", "connector", "language", "head", "embeddings")
 Region = Literal["vision", "connector", "language", "head", "embeddings"]
 UNKNOWN = "unknown"
+GREY = "grey"
+"""Key of a decoded picture's `info`: true where its three channels are known to be alike, so that one says all."""
 
 
 class CapBenchError(Exception):

@@ -12,6 +12,7 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefi
 from harness.contracts import RUNTIME, Site
 from model_zoo._checkpoint import Weights, require
 from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
+from model_zoo._idefics3_pixels import QuickImageProcessor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,6 +88,8 @@ class SmolVLM(CheckpointCaptioner):
             processor.image_processor.size = {"longest_edge": self.longest_edge}
         if self.image_splitting is not None:
             processor.image_processor.do_image_splitting = self.image_splitting
+        processor.image_processor = QuickImageProcessor.from_dict(processor.image_processor.to_dict())
+        processor.image_processor.check(f"{folder}/preprocessor_config.json")
         return processor
 
     @cached_property
@@ -108,12 +111,6 @@ class SmolVLM(CheckpointCaptioner):
         """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt}]
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        batch = self.processor(
-            text=[text],
-            images=[list(images)],
-            # A picture of 3 rows would be taken for one of 3 channels.
-            images_kwargs={"input_data_format": "channels_last"},
-            return_tensors="pt",
-        )
+        batch = self.processor(text=[text], images=[list(images)], return_tensors="pt")
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "pixel_attention_mask")}
         return Row(batch["input_ids"][0].tolist(), vision)

@@ -32,8 +32,8 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Idefics3ImageProcessor
 
 from harness import cli, config, provenance
-from harness.benchmarks._pixels import Pixels, normalised, opened
 from harness.contracts import ImageSource
+from model_zoo._idefics3_pixels import QuickImageProcessor
 
 BATCH = 8
 WORKERS = 2
@@ -106,45 +106,41 @@ def hub_style(paths: Sequence[Path], processor: Any) -> RESULT:
         yield from (row["pixel_values"] for row in batch)
 
 
-def ours(sources: Sequence[Path | ImageSource], pixels: Pixels, draft: int | None) -> RESULT:
+def ours(sources: Sequence[ImageSource], processor: QuickImageProcessor) -> RESULT:
     """Two threads: decoding and resizing leave the interpreter lock, and nothing has to be sent."""
 
-    def work(source: Path | ImageSource) -> torch.Tensor:
-        return pixels(opened(source, draft) if isinstance(source, Path) else source.load())
+    def work(source: ImageSource) -> torch.Tensor:
+        values: torch.Tensor = processor([[source.load()]], return_tensors="pt")["pixel_values"][0]
+        return values
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        waiting = iter(sources)
         under_way: deque[Future[torch.Tensor]] = deque()
-        for source in waiting:
+        for source in sources:
             under_way.append(pool.submit(work, source))
             if len(under_way) > BATCH:
-                yield normalised(under_way.popleft().result())
+                yield under_way.popleft().result()
         while under_way:
-            yield normalised(under_way.popleft().result())
+            yield under_way.popleft().result()
 
 
 # ---------------------------------------------------------------- measuring
 
 
-def sides(paths: Sequence[Path], shards: Sequence[ImageSource], pixels: Pixels) -> dict[str, Callable[[], RESULT]]:
+def sides(
+    paths: Sequence[Path], files: Sequence[ImageSource], shards: Sequence[ImageSource], edge: int, tile: int
+) -> dict[str, Callable[[], RESULT]]:
     """Name -> what makes all pixel values."""
-    processor = Idefics3ImageProcessor(
-        size={"longest_edge": pixels.longest_edge},
-        max_image_size={"longest_edge": pixels.tile},
-        do_image_splitting=pixels.split,
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
+    options: dict[str, Any] = {"size": {"longest_edge": edge}, "max_image_size": {"longest_edge": tile}}
+    options |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    usual, quick = Idefics3ImageProcessor(**options), QuickImageProcessor(**options)
     found: dict[str, Callable[[], RESULT]] = {
-        "stock": partial(stock, paths, processor),
-        "ours": partial(ours, paths, pixels, None),
-        "ours, draft": partial(ours, paths, pixels, pixels.longest_edge),
-        "ours, draft at 2x": partial(ours, paths, pixels, 2 * pixels.longest_edge),
-        "stock, shards": partial(stock, shards, processor),
-        "ours, shards": partial(ours, shards, pixels, None),
+        "stock": partial(stock, paths, usual),
+        "ours": partial(ours, files, quick),
+        "stock, shards": partial(stock, shards, usual),
+        "ours, shards": partial(ours, shards, quick),
     }
     if find_spec("datasets"):
-        found["datasets package"] = partial(hub_style, paths, processor)
+        found["datasets package"] = partial(hub_style, paths, usual)
     return found
 
 
@@ -178,8 +174,14 @@ def difference(left: RESULT, right: RESULT) -> tuple[float, float]:
     return float(np.mean(means)), largest
 
 
+def read(folder: Path) -> list[ImageSource]:
+    """The pictures of the table, as a run reads them."""
+    node = config.choice("dataset", "table") | {"path": str(folder / "table.csv"), "check": "listed", "cache": None}
+    return [sample.images[0] for sample in config.build_node(node, "dataset").load("test").samples]
+
+
 def prepared(folder: Path, size: int) -> list[ImageSource]:
-    """The pictures as `capbench data prepare` stores them."""
+    """The same as `capbench data prepare` stores them."""
     out = folder / f"shards-{size}"
     words = ["table", f"dataset.path={folder / 'table.csv'}", f"out={out}", f"size={size}", "workers=2", "splits=test"]
     if cli.main(["data", "prepare", *words]):
@@ -201,9 +203,9 @@ def main() -> None:
     with TemporaryDirectory(prefix="decoding-") as scratch:
         paths = draw(Path(scratch), chosen.pictures)
         for edge in chosen.edges:
-            pixels = Pixels(edge, TILE, split=True)
             part = paths if edge <= TILE else paths[: max(BATCH, len(paths) // 4)]  # 13 tiles each take their time
-            found = sides(part, prepared(Path(scratch), edge)[: len(part)], pixels)
+            files, shards = (find[: len(part)] for find in (read(Path(scratch)), prepared(Path(scratch), edge)))
+            found = sides(part, files, shards, edge, TILE)
             rows += [{"longest_edge": edge, **row} for row in measure(found, len(part), chosen.repeats)]
     table = pd.DataFrame(rows).assign(
         pictures=chosen.pictures, workers=WORKERS, device=provenance.device_name("cpu"), code=provenance.code_version()

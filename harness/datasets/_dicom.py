@@ -18,7 +18,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, g
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from harness.contracts import UNKNOWN, ImageError
-from harness.datasets._grey import MAX_PIXELS, to_uint8, value_range
+from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.datasets._modalities import MODALITY_OF_DICOM
 from harness.datasets._view import WINDOWS, View
 
@@ -56,12 +56,10 @@ def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
         index = view.index(int(ds.get("NumberOfFrames") or 1))
         raw = pixel_array(ds, index=index)  # YBR arrives as RGB
         if ds.PhotometricInterpretation == "PALETTE COLOR":
-            rgb = palette(ds, raw)
-        elif raw.ndim == 3:
-            rgb = colour(ds, raw)
+            values = palette(ds, raw)
         else:
-            rgb = np.repeat(grey(ds, raw, index, view.window)[..., None], 3, axis=2)
-        return Image.fromarray(np.ascontiguousarray(rgb))
+            values = colour(ds, raw) if raw.ndim == 3 else grey(ds, raw, index, view.window)
+        return rgb(Image.fromarray(np.ascontiguousarray(values)))
     except DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(f"DICOM pixels cannot be decoded ({ds.file_meta.TransferSyntaxUID.name}): {reason}") from error
@@ -101,7 +99,8 @@ def check(ds: Dataset) -> None:
     if int(ds.Rows) * int(ds.Columns) > MAX_PIXELS:
         raise ImageError(f"picture of {ds.Columns} x {ds.Rows} pixels, more than {MAX_PIXELS}")
     if not get_decoder(ds.file_meta.TransferSyntaxUID).is_available:
-        raise ImageError(f"DICOM compression {ds.file_meta.TransferSyntaxUID.name} needs the package python-gdcm")
+        name = ds.file_meta.TransferSyntaxUID.name
+        raise ImageError(f"DICOM compression {name} needs the package python-gdcm: pip install 'capbench[dicom]'")
 
 
 def palette(ds: Dataset, raw: NDArray[Any]) -> NDArray[np.uint8]:

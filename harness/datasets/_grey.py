@@ -1,4 +1,4 @@
-"""Numbers of any range to 8-bit grey."""
+"""Numbers of any range to 8-bit grey, and grey to RGB."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from harness.contracts import GREY
 
 MAX_PIXELS = 89_478_485
 """Of one picture, Pillow's own threshold (0.25 GiB as RGB): checked by us, since Pillow only warns there."""
@@ -24,3 +27,11 @@ def value_range(values: NDArray[Any]) -> tuple[float, float]:
     """The least and the greatest finite value; (0, 0) without any."""
     finite = values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB that remembers whether it was grey: readers may then take one channel for all."""
+    grey = image.mode in ("1", "L")
+    image = image.convert("RGB")
+    image.info[GREY] = grey
+    return image

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from harness.contracts import UNKNOWN, ImageError
 from harness.datasets._dicom import decode_dicom, modality_of_dicom
-from harness.datasets._grey import MAX_PIXELS, to_uint8, value_range
+from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.datasets._memo import Memo
 from harness.datasets._nifti import decode_nifti, is_nifti
 from harness.datasets._view import PLAIN, View
@@ -178,9 +178,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        grey = to_uint8(values, *value_range(values))
-        return Image.fromarray(255 - grey if inverted else grey).convert("RGB")
+        shades = to_uint8(values, *value_range(values))
+        image = Image.fromarray(255 - shades if inverted else shades)
     if image.has_transparency_data:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return rgb(image)

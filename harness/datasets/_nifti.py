@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.contracts import ImageError
-from harness.datasets._grey import MAX_PIXELS, to_uint8
+from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8
 from harness.datasets._view import View
 
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -53,7 +53,7 @@ def decode_nifti(stream: BinaryIO, view: View) -> Image.Image:
     except damage as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ImageError(f"NIfTI file cannot be decoded: {reason}") from error
-    picture = Image.fromarray(grey(values, view)).convert("RGB")
+    picture = rgb(Image.fromarray(grey(values, view)))
     return square(picture, *spacing)
 
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from harness.contracts import RUNTIME, SPLITS, ImageError, Rejected, RequestError, Sample, Split
+from harness.datasets._grey import rgb
 from harness.datasets._ids import only
 
 AGAIN = "delete it and repeat the `capbench data prepare` that made it"
@@ -42,7 +43,7 @@ class PreparedImage:
         """The picture as 8-bit RGB. Raises ImageError."""
         try:
             with Image.open(self.open(), formats=("JPEG", "WEBP")) as image:
-                return image.convert("RGB")
+                return rgb(image)
         except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
             raise ImageError(f"{self.path}: a damaged picture ({error}); {AGAIN}") from error
 
