@@ -172,7 +172,7 @@ def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, An
     if train is not None:
         identity |= {
             "data": train.fingerprint,
-            "prompt": _prompt_identity(parts, modality=None),
+            "prompt": _training_prompts(parts, train),
             "train": dict(parts.identities["train"]),
             "seed": parts.seed,
         }
@@ -186,15 +186,27 @@ def _run_identity(parts: Parts, fit_key: Mapping[str, Any], test: Split) -> dict
             "fit": digest(fit_key),
             "split": parts.split,
             "data": test.fingerprint,
-            "prompt": _prompt_identity(parts, dict(parts.identities["modality"])),
+            "prompt": _inference_prompt(parts),
             "generate": dict(parts.identities["generate"]),
         }
     )
 
 
-def _prompt_identity(parts: Parts, modality: Mapping[str, Any] | None) -> Any:
-    """The modality label joins at inference only, over an unchanged adapter. A baseline is asked nothing."""
-    return [dict(parts.identities["prompt"]), modality] if parts.captioner.prompted else None
+def _training_prompts(parts: Parts, train: Split) -> Any:
+    """What is asked in training, word by word: a style that differs in the label alone shares the fit.
+
+    The modality label joins at inference only, over an unchanged adapter. A baseline is asked nothing.
+    """
+    if not parts.captioner.prompted:
+        return None
+    texts = [query.prompt for query in _queries(parts, train, None)]
+    return {"text": texts[0]} if len(set(texts)) == 1 else {"texts": digest(texts)}
+
+
+def _inference_prompt(parts: Parts) -> Any:
+    """Style and label source by their values: what they ask of each sample follows."""
+    asked = [dict(parts.identities["prompt"]), dict(parts.identities["modality"])]
+    return asked if parts.captioner.prompted else None
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -205,9 +217,9 @@ def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name(parts: Parts, *, inference: bool) -> str:
-    words = [parts.captioner.name, parts.strategy.name, parts.prompt.name]
-    if inference and parts.modality.name != "none":
-        words.append(parts.modality.name)
+    words = [parts.captioner.name, parts.strategy.name]
+    if inference:
+        words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
     return "-".join([*words, f"s{parts.seed}"])
 
 

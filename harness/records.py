@@ -126,7 +126,7 @@ def _changed(folder: Path) -> str:
 def _may_use(run: str, fit: str) -> bool:
     """Whether a run that is not finished, so that only its name is known, could be one of this fit's.
 
-    The name of a run is that of its fit with, in some cases, the modality source before the seed.
+    The name of a run is that of its fit with prompt style and, in some cases, modality source before the seed.
     """
     stem, _, seed = fit.rpartition("-")[0].rpartition("-")
     run_stem, _, run_seed = run.rpartition("-")[0].rpartition("-")

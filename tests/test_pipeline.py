@@ -107,7 +107,7 @@ def test_another_inference_prompt_costs_no_fit(sweep, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(sweep, copy)
     fits = files(copy / "fits")
-    arguments = ["model=smolvlm", "lora=targeted", "prompt=plain", "modality=oracle", f"results={copy}", *SMALL]
+    arguments = ["model=smolvlm", "lora=targeted", "prompt=modality", "modality=oracle", f"results={copy}", *SMALL]
     assert main(["run", *arguments]) == 0
     assert files(copy / "fits") == fits
     assert len(pd.read_csv(copy / "runs.csv")) == len(pd.read_csv(sweep / "runs.csv")) + 1
