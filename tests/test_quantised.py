@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from harness import cell, config, run
+from harness import cell, config, worker
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
 from harness.fit import caption_loss, fit
 from harness.fit import examples as decoded
@@ -228,7 +228,7 @@ def test_the_scheme_is_part_of_what_a_run_is(tmp_path):
     for dtype in ("nf4", "auto"):
         overrides = ["model=smolvlm", f"model.dtype={dtype}", "dataset.test=2", "lora=none", f"results={tmp_path}"]
         (one,) = config.cells("run", overrides)
-        assert cell.run(run._parts(one, {})).status == "ok"
+        assert cell.run(worker.parts(one, {})).status == "ok"
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/manifest.json")]
     assert {m["config"]["model"]["dtype"] for m in manifests} == {"nf4", "auto"}
     assert len({m["identity"]["fit"] for m in manifests}) == 2
