@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,20 +10,12 @@ from typing import Any
 from harness import provenance, ranks
 from harness.contracts import (
     CapBenchError,
-    Captioner,
-    Dataset,
-    Decoding,
-    ModalitySource,
     Plan,
-    PromptStyle,
-    Query,
-    RequestError,
     Split,
-    Strategy,
-    Training,
 )
 from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
+from harness.identity import Known, Parts, identify, queries_of
 from harness.memory import Limit
 from harness.store import (
     SCHEMA,
@@ -42,27 +33,6 @@ from harness.store import (
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The built plug-ins and options of one cell. `identities` holds, per group, the values that enter the hashes."""
-
-    dataset: Dataset
-    captioner: Captioner
-    strategy: Strategy
-    prompt: PromptStyle
-    modality: ModalitySource
-    training: Training
-    decoding: Decoding
-    identities: Mapping[str, Mapping[str, Any]]
-    split: str
-    seed: int
-    weights: str
-    device: str
-    results: Path
-    config: Mapping[str, Any]
-    config_yaml: str
-
-
-@dataclass(frozen=True)
 class Outcome:
     """How a cell ended. `fresh` is false when everything had been done before."""
 
@@ -72,42 +42,8 @@ class Outcome:
     fresh: bool
 
 
-@dataclass(frozen=True)
-class Known:
-    """What a cell is, before any of its work: the identities of its fit and run, and their folders."""
-
-    plan: Plan
-    train: Split | None
-    test: Split
-    fit_key: dict[str, Any]
-    run_key: dict[str, Any]
-    fit_folder: Path | None
-    folder: Path
-
-    @property
-    def run_id(self) -> str:
-        """The short hash in the folder's name."""
-        return digest(self.run_key)[:SHORT]
-
-
 class Recorded(CapBenchError):
     """A cell that failed and has written so into its run folder; the cause is chained."""
-
-
-def identify(parts: Parts) -> Known:
-    """Read data and checkpoint as far as the identities need it. Raises Refused, RequestError."""
-    test = parts.dataset.load(parts.split)
-    if not test.samples:
-        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
-    train = parts.dataset.load("train") if parts.strategy.trains else None
-    plan = parts.strategy.plan(parts.captioner)
-    fit_key = _fit_identity(parts, plan, train)
-    run_key = _run_identity(parts, fit_key, test)
-    fits, runs = (
-        f"{_name(parts, inference=of_run)}-{digest(key)[:SHORT]}" for of_run, key in ((False, fit_key), (True, run_key))
-    )
-    fit_folder = parts.results / "fits" / fits if train is not None else None
-    return Known(plan, train, test, fit_key, run_key, fit_folder, parts.results / "runs" / runs)
 
 
 def run(parts: Parts) -> Outcome:
@@ -158,71 +94,6 @@ def record_failure(folder: Path, identity: Mapping[str, Any], row: Mapping[str, 
     write_json(folder / "manifest.json", manifest)
 
 
-# ---------------------------------------------------------------- identities
-
-
-def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, Any]:
-    """All that can change the weights; for a strategy that trains nothing, the checkpoint alone."""
-    identity: dict[str, Any] = {
-        "schema": SCHEMA,
-        "checkpoint": parts.captioner.digest(),
-        "captioner": dict(parts.identities["model"]),
-        "strategy": {"plan": asdict(plan), "values": dict(parts.identities["lora"])},
-    }
-    if train is not None:
-        identity |= {
-            "data": train.fingerprint,
-            "prompt": _training_prompts(parts, train),
-            "train": dict(parts.identities["train"]),
-            "seed": parts.seed,
-        }
-    return _plain(identity)
-
-
-def _run_identity(parts: Parts, fit_key: Mapping[str, Any], test: Split) -> dict[str, Any]:
-    return _plain(
-        {
-            "schema": SCHEMA,
-            "fit": digest(fit_key),
-            "split": parts.split,
-            "data": test.fingerprint,
-            "prompt": _inference_prompt(parts),
-            "generate": dict(parts.identities["generate"]),
-        }
-    )
-
-
-def _training_prompts(parts: Parts, train: Split) -> Any:
-    """What is asked in training, word by word: a style that differs in the label alone shares the fit.
-
-    The modality label joins at inference only, over an unchanged adapter. A baseline is asked nothing.
-    """
-    if not parts.captioner.prompted:
-        return None
-    texts = [query.prompt for query in _queries(parts, train, None)]
-    return {"text": texts[0]} if len(set(texts)) == 1 else {"texts": digest(texts)}
-
-
-def _inference_prompt(parts: Parts) -> Any:
-    """Style and label source by their values: what they ask of each sample follows."""
-    asked = [dict(parts.identities["prompt"]), dict(parts.identities["modality"])]
-    return asked if parts.captioner.prompted else None
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The same value as it comes back from JSON, so that a stored identity compares equal."""
-    value = json.loads(json.dumps(identity))
-    assert isinstance(value, dict)
-    return value
-
-
-def _name(parts: Parts, *, inference: bool) -> str:
-    words = [parts.captioner.name, parts.strategy.name]
-    if inference:
-        words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
-    return "-".join([*words, f"s{parts.seed}"])
-
-
 # ---------------------------------------------------------------- the work
 
 
@@ -232,7 +103,7 @@ def _caption(parts: Parts, known: Known) -> str:
     meter = provenance.Meter(parts.device)
     journal = Journal(known.folder / "captions.jsonl")
     limit = _limit(parts, known.fit_key, {"generate": dict(parts.identities["generate"])})
-    generate(parts.captioner, _queries(parts, test, parts.modality), parts.decoding, journal, limit)
+    generate(parts.captioner, queries_of(parts, test, parts.modality), parts.decoding, journal, limit)
     rows = ranks.once(journal.latest)
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
@@ -299,7 +170,7 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
     if ranks.first():
         write_text(folder / "config.yaml", parts.config_yaml)
     started, meter = provenance.now(), provenance.Meter(parts.device)
-    queries = _queries(parts, train, None)
+    queries = queries_of(parts, train, None)
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
     limit = _limit(parts, identity, asked)
     done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit)
@@ -328,11 +199,6 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
         },
     )
     return row
-
-
-def _queries(parts: Parts, split: Split, modality: ModalitySource | None) -> list[Query]:
-    labels = modality.labels(split.samples) if modality else [None] * len(split.samples)
-    return [Query(s, parts.prompt.text(s, label)) for s, label in zip(split.samples, labels, strict=True)]
 
 
 def _labels(parts: Parts, known: Known) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from harness import cell, config
+from harness import config
 from harness.contracts import Refused
+from harness.identity import Known, Parts, identify
 from harness.progress import bar, console
 from harness.store import Journal, read_manifest
 from harness.tables import Run, find_runs
@@ -31,7 +32,7 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
         for one in cells:
             try:
                 built = parts(one, datasets)
-                line, seconds = _line(built, cell.identify(built), past)
+                line, seconds = _line(built, identify(built), past)
             except Refused as error:
                 line, seconds, refused = [str(error), "", "", "", ""], 0.0, refused + 1
             total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
@@ -43,7 +44,7 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
     return 0
 
 
-def _line(parts: cell.Parts, known: cell.Known, past: Sequence[Run]) -> tuple[list[str], float | None]:
+def _line(parts: Parts, known: Known, past: Sequence[Run]) -> tuple[list[str], float | None]:
     """The columns of a cell behind its name, and the seconds that it would take (None: unknown)."""
     like = _like(parts, past)
     manifest = read_manifest(known.folder)
@@ -59,7 +60,7 @@ def _line(parts: cell.Parts, known: cell.Known, past: Sequence[Run]) -> tuple[li
     return [state, fit, f"{made} of {len(known.test.samples)}", _memory(parts, known, like), _time(seconds)], seconds
 
 
-def _fit(parts: cell.Parts, known: cell.Known, like: Sequence[Mapping[str, Any]]) -> tuple[str, float | None]:
+def _fit(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> tuple[str, float | None]:
     if known.fit_folder is None or known.train is None:
         return "none", 0.0
     manifest = read_manifest(known.fit_folder)
@@ -71,7 +72,7 @@ def _fit(parts: cell.Parts, known: cell.Known, like: Sequence[Mapping[str, Any]]
     return f"{steps} steps", None if rate is None else steps * options.batch_size / rate
 
 
-def _memory(parts: cell.Parts, known: cell.Known, like: Sequence[Mapping[str, Any]]) -> str:
+def _memory(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> str:
     """The peak of earlier runs; else what weights, gradients and optimizer take, which activations come on top of."""
     peaks = [row["peak_memory_bytes"] for row in like if row.get("peak_memory_bytes")]
     if peaks:
@@ -83,7 +84,7 @@ def _memory(parts: cell.Parts, known: cell.Known, like: Sequence[Mapping[str, An
     return f"over {size / 2**30:.1f} GiB"
 
 
-def _like(parts: cell.Parts, past: Sequence[Run]) -> list[Mapping[str, Any]]:
+def _like(parts: Parts, past: Sequence[Run]) -> list[Mapping[str, Any]]:
     """Rows of finished runs whose costs say something about this cell."""
     asked = {"model": parts.captioner.name, "strategy": parts.strategy.name, "weights": parts.weights}
     return [run.row for run in past if all(run.row.get(key) == value for key, value in asked.items())]

@@ -20,6 +20,7 @@ from typing import Any
 
 from harness import cell, config, provenance, ranks
 from harness.contracts import Refused, RequestError, Split
+from harness.identity import Parts
 from harness.progress import errors
 from harness.score import pick_device
 from harness.store import SHORT, digest, read_json, write_json
@@ -151,12 +152,12 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
     return Ended(outcome.status, "", outcome.folder.name, outcome.fresh, time.perf_counter() - start)
 
 
-def parts(one: config.Cell, datasets: dict[str, Once]) -> cell.Parts:
+def parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
     """The built plug-ins of a cell. Raises RequestError."""
     settings = config.settings(one, Settings)
     built = {group: config.build(one, group) for group in GROUPS}
     key = digest(one.config["dataset"])
-    return cell.Parts(
+    return Parts(
         dataset=datasets.setdefault(key, Once(built["dataset"])),
         captioner=built["model"],
         strategy=built["lora"],

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from harness import cell, config, ranks
+from harness.identity import Parts
+from harness.worker import parts as built
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate")
 SMALL = [
     "dataset.train=20",
     "dataset.test=10",
@@ -30,27 +31,10 @@ SMALL = [
 ]
 
 
-def parts(overrides: Sequence[str], results: Path) -> cell.Parts:
+def parts(overrides: Sequence[str], results: Path) -> Parts:
     """What `capbench run` builds for one cell."""
-    one = config.cells("run", [*SMALL, *overrides, f"results={results}"])[0]
-    built = {group: config.build(one, group) for group in GROUPS}
-    return cell.Parts(
-        dataset=built["dataset"],
-        captioner=built["model"],
-        strategy=built["lora"],
-        prompt=built["prompt"],
-        modality=built["modality"],
-        training=built["train"],
-        decoding=built["generate"],
-        identities={group: config.identity_values(one.config[group]) for group in GROUPS},
-        split="test",
-        seed=0,
-        weights="embedded",
-        device="cpu",
-        results=results,
-        config=one.config,
-        config_yaml=config.to_yaml(one.config),
-    )
+    options = [*SMALL, "device=cpu", "threads=null", *overrides, f"results={results}"]
+    return built(config.cells("run", options)[0], {})
 
 
 def limit_rows(captioner: Any, rows: int) -> None:

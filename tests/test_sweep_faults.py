@@ -101,7 +101,17 @@ def test_a_full_disk_at_each_kind_of_write(kind, undisturbed, tmp_path, monkeypa
     same(undisturbed, tmp_path)
 
 
-def fill(monkeypatch, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["config.yaml", "manifest.json", "runs.csv"])
+def test_a_folder_that_becomes_read_only(kind, undisturbed, tmp_path, monkeypatch, capsys):
+    fill(monkeypatch, kind, errno.EROFS)
+    assert main([*CELL, f"results={tmp_path}"]) == 1
+    assert "Read-only file system" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert main([*CELL, f"results={tmp_path}"]) == 0
+    same(undisturbed, tmp_path)
+
+
+def fill(monkeypatch, kind: str, code: int = errno.ENOSPC) -> None:
     """Let writes to files of this kind fail as on a full disk, whoever writes."""
     import safetensors.torch
     import torch
@@ -112,7 +122,7 @@ def fill(monkeypatch, kind: str) -> None:
         def guarded_write(*arguments, **options):
             path = str(getattr(arguments[place], "path", arguments[place]))
             if kind in path:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+                raise OSError(code, os.strerror(code), path)
             return write(*arguments, **options)
 
         return guarded_write
