@@ -27,20 +27,23 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
     past = [run for run in find_runs(results) if run.status != "failed"]
     datasets: dict[str, Once] = {}
     table = Table(*COLUMNS, box=None, pad_edge=False)
-    total, unknown, refused = 0.0, 0, 0
+    total, unknown, refused = 0.0, 0, list[str]()
     with bar("plan", len(cells)) as advance:
         for one in cells:
             try:
                 built = parts(one, datasets)
                 line, seconds = _line(built, identify(built), past)
             except Refused as error:
-                line, seconds, refused = [str(error), "", "", "", ""], 0.0, refused + 1
+                line, seconds = ["refused", "", "", "", ""], 0.0
+                refused.append(str(error))
             total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
             table.add_row(one.label, *line)
             advance(1)
     console.print(table)
     rest = f", {unknown} more of unknown length" if unknown else ""
-    console.print(f"{len(cells)} cells, {refused} refused; about {_time(total)} of work{rest}; nothing was run")
+    for reason in dict.fromkeys(refused):
+        console.print(reason, markup=False)
+    console.print(f"{len(cells)} cells, {len(refused)} refused; about {_time(total)} of work{rest}; nothing was run")
     return 0
 
 

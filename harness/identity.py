@@ -144,4 +144,6 @@ def _name(parts: Parts, *, inference: bool) -> str:
     words = [parts.captioner.name, parts.strategy.name]
     if inference:
         words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
-    return "-".join([*words, f"s{parts.seed}"])
+    if parts.strategy.trains:  # else the seed changes nothing, and cells that differ in it are one run
+        words.append(f"s{parts.seed}")
+    return "-".join(words)

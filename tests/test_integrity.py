@@ -52,7 +52,7 @@ def swap_adapter(results: Path) -> None:
 
 def rename(results: Path) -> None:
     run = only(results, "runs/smolvlm-none-*")
-    run.rename(run.with_name("smolvlm-none-plain-s0-0000000000"))
+    run.rename(run.with_name("smolvlm-none-plain-0000000000"))
 
 
 def copy(results: Path) -> None:
@@ -106,7 +106,7 @@ TAMPERED = {
         "adapter/extra.bin",
         "not written by",
     ),
-    "renamed folder": (rename, "smolvlm-none-plain-s0-0000000000", "renamed"),
+    "renamed folder": (rename, "smolvlm-none-plain-0000000000", "renamed"),
     "copied folder": (copy, "another-smolvlm", "has the identity of"),
     "edited identity": (edit_identity, "smolvlm-none", "the identity hashes to"),
     "edited counts": (edit_row, "captions.jsonl", "8 samples with 7 captions"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SMALL
+from conftest import LIGHT, SMALL
 
 from harness import config, tables
 from harness.cli import main
@@ -337,3 +337,10 @@ def test_captions_that_repeat_are_counted(sweep):
     runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
     for run in tables.find_runs(sweep):
         assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
+
+
+def test_a_seed_that_changes_nothing_makes_no_second_run(tmp_path):
+    arguments = ["run", "-m", "model=cnn_transformer", "lora=none", "seed=0,1", *LIGHT, *SMALL, f"results={tmp_path}"]
+    assert main(arguments) == 0
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 1
+    assert pd.read_csv(tmp_path / "leaderboard.csv")["seeds"].tolist() == [1]
