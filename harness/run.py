@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,8 @@ def _alone(one: config.Cell, datasets: dict[str, Once]) -> Ended:
 def _sweep(cells: Sequence[config.Cell], launcher: Launcher, results: Path) -> list[Ended]:
     """Every cell in a process of its own."""
     settings: Settings = config.settings(cells[0], Settings)
+    order = spread(cells)
+    cells = [cells[place] for place in order]
     tasks = [task(one) for one in cells]
     files = [record(results, one["id"]) for one in tasks]
     before = [_content(file) for file in files]
@@ -83,7 +86,18 @@ def _sweep(cells: Sequence[config.Cell], launcher: Launcher, results: Path) -> l
                 ended[place] = read_end(files[place])
             _say(len(ended), len(cells), cells[place], ended[place])
             advance(1)
-    return [ended[place] for place in range(len(cells))]
+    return [ended[order.index(place)] for place in range(len(cells))]
+
+
+def spread(cells: Sequence[config.Cell]) -> list[int]:
+    """Places of the cells, those that share a fit apart: side by side, the second would only wait for the first."""
+    before: Counter[str] = Counter()
+    turns = []
+    for one in cells:
+        fit = digest([one.config[name] for name in ("dataset", "model", "lora", "train", "seed")])
+        turns.append(before[fit])
+        before[fit] += 1
+    return sorted(range(len(cells)), key=lambda place: (turns[place], place))
 
 
 def _content(file: Path) -> bytes:

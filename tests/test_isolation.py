@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from conftest import LIGHT, SMALL, capbench, clean
 
+from harness import config
 from harness.cli import main
+from harness.run import spread
 from harness.store import locked
 
 BAD = """
@@ -120,3 +122,11 @@ with locked(Path({str(tmp_path / "run")!r})):
         pass
     assert "another process works on it" in capfd.readouterr().err
     other.wait()
+
+
+def test_cells_that_share_a_fit_do_not_stand_side_by_side():
+    asked = ["model=smolvlm,qwen2_vl", "lora=targeted", "prompt=plain,modality", "modality=none,oracle"]
+    cells = config.cells("run", asked, multirun=True)
+    order = spread(cells)
+    assert sorted(order) == list(range(8))
+    assert [cells[place].choices["model"] for place in order] == ["smolvlm", "qwen2_vl"] * 4
