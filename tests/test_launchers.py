@@ -115,6 +115,12 @@ def test_no_more_at_once_than_asked_for(name, tmp_path):
     assert max(sum(begin <= other < end for begin, end in spans) for other, _ in spans) == 2
 
 
+def test_threads_that_start_and_await_processes_hear_of_every_end(tmp_path):
+    """Each start asks all other processes whether they have ended: an end must not be lost to another thread."""
+    ended = launch(build("joblib", jobs=4), request(tmp_path, ["ok"] * 40))
+    assert ended == dict.fromkeys(range(40))
+
+
 def test_every_cell_sees_one_device_and_neighbours_another(tmp_path):
     launch(build("queue"), request(tmp_path, ["sleep"] * 4, devices=("0", "3"), seconds=0.3))
     seen = said(tmp_path)

@@ -6,6 +6,7 @@ import shlex
 from conftest import ROOT
 
 from harness import config
+from harness.arguments import parse
 from harness.cli import COMMANDS
 from harness.registry import groups
 from harness.worker import GROUPS
@@ -34,8 +35,8 @@ def test_every_run_command_composes():
     commands = [words for words in commands if "--config-dir" not in words]  # a folder of the reader's own
     assert len(commands) >= 3
     for words in commands:
-        overrides = words[words.index("run") + 1 :]
-        cells = config.cells("run", [w for w in overrides if w != "-m"], multirun="-m" in overrides)
+        asked = parse("run", words[words.index("run") + 1 :], multirun=True, cfg=True, dry_run=True)
+        cells = config.cells("run", asked.overrides, multirun=asked.multirun)
         for cell in cells:
             for group in GROUPS:
                 config.build(cell, group)

@@ -15,6 +15,9 @@ from typing import Any
 
 PATIENCE = 5.0  # seconds between asking a process to end and ending it
 
+_one_at_a_time = threading.Lock()
+"""Starting a process asks all others whether they have ended: two threads that ask at once get half an answer each."""
+
 
 def warm(modules: Sequence[str]) -> None:
     """Start the server, which imports the modules while the caller does something else.
@@ -35,8 +38,17 @@ def start(work: Callable[[Mapping[str, Any]], None], task: Mapping[str, Any], de
     environment = dict(os.environ) | ({} if device is None else {"CUDA_VISIBLE_DEVICES": device})
     make = (multiprocessing.get_context("forkserver") if _forks() else multiprocessing.get_context("spawn")).Process
     process: BaseProcess = make(target=_enter, args=(work, task, environment, str(Path.cwd())))
-    process.start()
+    with _one_at_a_time:
+        process.start()
     return process
+
+
+def finish(process: BaseProcess) -> str | None:
+    """Wait for the end of a process; how it died, None where it came to its end."""
+    connection.wait([process.sentinel])
+    with _one_at_a_time:
+        process.join()
+    return how_it_died(process.exitcode)
 
 
 def stop(process: BaseProcess) -> None:

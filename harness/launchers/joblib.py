@@ -41,6 +41,4 @@ def alone(
     work: Callable[[Mapping[str, Any]], None], place: int, task: Mapping[str, Any], device: str | None
 ) -> tuple[int, str | None]:
     """Run a task in a process of its own and wait for it."""
-    process = _process.start(work, task, device)
-    process.join()
-    return place, _process.how_it_died(process.exitcode)
+    return place, _process.finish(_process.start(work, task, device))

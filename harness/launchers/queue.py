@@ -43,7 +43,7 @@ class Queue:
                     running.remove(entry)
                     process, place, device = entry
                     free.append(device)
-                    yield place, _process.how_it_died(process.exitcode)
+                    yield place, _process.finish(process)
         finally:
             for process, _, _ in running:
                 _process.stop(process)
