@@ -32,6 +32,9 @@ def value_range(values: NDArray[Any]) -> tuple[float, float]:
 def rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB that remembers whether it was grey: readers may then take one channel for all."""
     grey = image.mode in ("1", "L")
-    image = image.convert("RGB")
+    if image.mode == "RGB":
+        image.load()  # and no copy; the file may be closed
+    else:
+        image = image.convert("RGB")
     image.info[GREY] = grey
     return image

@@ -175,7 +175,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     tag, white = WHITE_IS_ZERO
     inverted = getattr(image, "tag_v2", {}).get(tag) == white
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # else it copies what stands upright already
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
         shades = to_uint8(values, *value_range(values))
