@@ -31,9 +31,9 @@ from harness.contracts import ImageError, Pair, RequestError
 from harness.datasets._phantom_lexicon import FINDING, MODALITY
 from harness.datasets._phantom_plan import PLAN
 from harness.datasets.phantom import Phantom
-from harness.metrics._medimageinsight import MedImageInsight, current_key, empty_net
-from harness.metrics._medimageinsight_net import LanguageSizes, PairNet, VisionSizes
-from harness.metrics._pair_files import TWIN
+from harness.encoders.medimageinsight import MedImageInsight, current_key, empty_net
+from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
+from harness.encoders.pair_files import TWIN
 from harness.metrics.embedded import pair_encoder
 from harness.metrics.similarity import Similarity
 
@@ -568,8 +568,8 @@ class Noting:
 
 def counted(features, **options) -> tuple[Similarity, Counting]:
     made = loaded(features=features, **options)
-    made._encoder = Counting(made._encoder)
-    return made, made._encoder
+    made._vectors.encoder = Counting(made._vectors.encoder)
+    return made, made._vectors.encoder
 
 
 def test_each_distinct_picture_and_text_is_encoded_once_and_never_again():
@@ -702,7 +702,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
     (tmp_path / "open_clip_config.json").write_text("{}")
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    monkeypatch.setattr("harness.metrics._packages.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: None)
     assert "pip install 'open_clip_torch>=3.0'" in metric(tmp_path, encoder="open_clip").missing()
 
     def create(name, device):
@@ -716,8 +716,8 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
 
     stand_in = SimpleNamespace(create_model_from_pretrained=create, get_tokenizer=lambda name: OpenClipTokenizer())
     monkeypatch.setitem(sys.modules, "open_clip", stand_in)
-    monkeypatch.setattr("harness.metrics._packages.find_spec", lambda name: object())
-    monkeypatch.setattr("harness.metrics.similarity.version", lambda name: "3.0")
+    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("harness.encoders.pairs.version", lambda name: "3.0")
     short, long = loaded(tmp_path, encoder="open_clip").score(
         [Pair("r", text, SAMPLES[0].images[0]) for text in ("CT", "CT of the chest")], []
     )
@@ -825,4 +825,9 @@ def test_what_it_cannot_see_is_as_documented(metrics, kind):
 
 def test_yaml_defaults():
     made = build("similarity")
-    assert (made.scale, made.clip_at_zero, made.dtype, made.values[-1]) == (2.5, True, "float32", "similarity")
+    assert (made.scale, made.clip_at_zero, made.checkpoint.dtype, made.values[-1]) == (
+        2.5,
+        True,
+        "float32",
+        "similarity",
+    )

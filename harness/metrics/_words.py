@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-from harness.metrics._packages import missing_package, version
+from harness.encoders.packages import missing_package, version
 from harness.metrics._text import preprocess
 
 Tokenizer = Literal["imageclef", "treebank"]

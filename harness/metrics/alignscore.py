@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.metrics._checkpoint import TEXTS, folder_of, quiet, weight_files
+from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
+from harness.encoders.files import hash_files
+from harness.encoders.packages import missing_package, version
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
-from harness.metrics._files import hash_files
-from harness.metrics._packages import missing_package, version
 from harness.metrics._text import Texts, score_distinct
 
 if TYPE_CHECKING:

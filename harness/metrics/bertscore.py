@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.metrics._checkpoint import digest, how_to_get, locate, quiet
-from harness.metrics._packages import missing_package, version
+from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
+from harness.encoders.packages import missing_package, version
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
 if TYPE_CHECKING:

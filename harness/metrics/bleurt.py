@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.metrics._checkpoint import digest, how_to_get, locate, quiet
+from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
+from harness.encoders.packages import missing_package, version
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
-from harness.metrics._packages import missing_package, version
 from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.contracts import Pair, Score
 from harness.datasets import _phantom_facts
-from harness.metrics._files import hash_files
+from harness.encoders.files import hash_files
 from harness.metrics._text import Texts, score_distinct
 
 VERSION = 1  # raise it with any change of this file that changes a value

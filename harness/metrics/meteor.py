@@ -6,7 +6,7 @@ from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
 
 from harness.contracts import Pair, Score
-from harness.metrics._packages import missing_package, version
+from harness.encoders.packages import missing_package, version
 from harness.metrics._text import Texts, ruling, score_distinct
 from harness.metrics._words import Tokenizer, tokenizer_signature, words
 

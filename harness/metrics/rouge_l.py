@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 
 from harness.contracts import Pair, Score
-from harness.metrics._packages import missing_package, version
+from harness.encoders.packages import missing_package, version
 from harness.metrics._text import Preprocess, preprocess, ruling, score_distinct
 
 VERSION = 1  # raise it with any change of this file that changes a value

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.metrics._files import hash_files
-from harness.metrics._packages import missing_package, version
+from harness.encoders.files import hash_files
+from harness.encoders.packages import missing_package, version
 from harness.metrics._text import Texts, ruling, score_distinct
 
 if TYPE_CHECKING:

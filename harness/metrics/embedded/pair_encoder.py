@@ -32,8 +32,8 @@ from transformers.models.clip.tokenization_clip import bytes_to_unicode
 from harness.datasets._phantom_plan import PLAN, Factors, draw_factors, has_side
 from harness.datasets._phantom_text import Style, write
 from harness.datasets.phantom import PhantomImage
-from harness.metrics._medimageinsight import MedImageInsight, empty_net
-from harness.metrics._medimageinsight_net import PairNet
+from harness.encoders.medimageinsight import MedImageInsight, empty_net
+from harness.encoders.medimageinsight_net import PairNet
 
 SEED = 6151  # of the data: not the seed that the phantom dataset is scored on
 PIXELS = 128  # the phantom dataset's default

