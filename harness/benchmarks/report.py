@@ -1,0 +1,103 @@
+"""Times `capbench report` as a whole command, weighs its page and opens it in Chromium.
+
+    python -m harness.benchmarks.report --out results/benchmarks/report.csv
+
+Made-up scores and captions about phantom pictures, which the page shows, of ten models with 1,000 and with 20,000
+samples. Cold: with nothing but the runs there; repeated: with the tables and caches of the first time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pandas as pd
+from rich.console import Console
+
+from harness import config, provenance
+from harness.benchmarks.leaderboard import Sizes, make_results
+
+ALL = 1_000  # samples: up to this many the gallery is made with all of them, too
+OPENED = 5  # times, of which the median counts
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+
+Figure = tuple[str, float, str]
+
+
+def measure(results: Path, models: int, samples: int) -> Iterator[Figure]:
+    """(figure, value, unit) of a folder of runs that is made in `results`."""
+    dataset = config.choice("dataset", "phantom") | {"test": samples}
+    make_results(results, Sizes(1, 1, 1, models, samples, 1), dataset)
+    yield "report, cold", _seconds(results), "s"
+    yield "report, repeated", _seconds(results), "s"
+    yield from _page(results / "report.html", "")
+    if samples <= ALL:
+        whole = results / "whole.html"
+        yield "report, all samples", _seconds(results, f"samples={samples}", f"out={whole}"), "s"
+        yield from _page(whole, ", all samples")
+
+
+def _page(page: Path, what: str) -> Iterator[Figure]:
+    yield f"page{what}", page.stat().st_size / 1e6, "MB"
+    browser = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
+    if browser is not None:
+        yield f"open the page{what}", open_page(page, browser), "s"
+
+
+def _seconds(results: Path, *options: str) -> float:
+    start = time.perf_counter()
+    command = [sys.executable, "-P", "-m", "harness.cli", "report", f"results={results}", *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def open_page(page: Path, browser: str) -> float:
+    """Median seconds from the request to the end of loading, tables, pairs and the first samples drawn."""
+    from playwright.sync_api import sync_playwright
+
+    seconds = []
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=FLAGS)
+        for _ in range(OPENED):
+            tab = chromium.new_page(viewport={"width": 1440, "height": 900})
+            tab.goto(page.as_uri())
+            if not tab.locator(".card").count():
+                raise SystemExit("the page shows no samples")
+            seconds.append(float(tab.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd")) / 1000)
+            tab.close()
+        chromium.close()
+    return statistics.median(seconds)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure both sizes and write one row for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, default=10)
+    parser.add_argument("--samples", type=int, nargs="+", default=[1_000, 20_000])
+    parser.add_argument("--out", type=Path)
+    chosen = parser.parse_args(argv)
+    rows = []
+    for samples in chosen.samples:
+        with TemporaryDirectory(prefix="report-") as scratch:
+            found = measure(Path(scratch), chosen.models, samples)
+            rows += [(*figure, chosen.models, samples) for figure in found]
+    table = pd.DataFrame(rows, columns=["figure", "value", "unit", "models", "samples"])
+    table = table.assign(
+        cores=len(os.sched_getaffinity(0)), device=provenance.device_name("cpu"), code=provenance.code_version()
+    )
+    Console(width=200).print(table.to_string(index=False))
+    if chosen.out:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(chosen.out, index=False, float_format="%.4g")
+
+
+if __name__ == "__main__":
+    main()
