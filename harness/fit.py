@@ -13,11 +13,23 @@ from typing import Any
 
 import torch
 import transformers
-from torch.nn import functional
 from transformers.trainer_callback import PrinterCallback
 
 from harness import memory, ranks
-from harness.contracts import Captioner, Example, ImageError, Plan, Query, RequestError, Strategy, Training
+from harness.contracts import (
+    Captioner,
+    Example,
+    ImageError,
+    Plan,
+    Query,
+    RequestError,
+    Strategy,
+    TowerCached,
+    Training,
+)
+from harness.features import Features
+from harness.lengths import lengths
+from harness.loss import caption_loss
 from harness.store import read_json, write_text
 from harness.trainer import (
     COMPLETE,
@@ -28,6 +40,7 @@ from harness.trainer import (
     Items,
     Unfreeze,
     arguments,
+    check_options,
     collated,
     last_whole,
 )
@@ -59,6 +72,7 @@ class _Job:
     options: Training
     seed: int
     folder: Path
+    features: Features | None
 
 
 def examples(queries: Sequence[Query]) -> list[Example]:
@@ -77,18 +91,6 @@ def _example(query: Query) -> Example:
     return Example(pictures, query.prompt, query.sample.caption)
 
 
-def caption_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """Cross-entropy of the next token over the supervised positions (labels other than -100).
-
-    logits [batch, length, vocabulary], labels [batch, length]. The sum is divided by the number of supervised tokens
-    of the whole update, so that gradient accumulation gives the update of the large batch.
-    """
-    logits, targets = outputs.logits[:, :-1], labels[:, 1:]
-    supervised = targets != -100
-    total = functional.cross_entropy(logits[supervised].float(), targets[supervised], reduction="sum")
-    return total / (num_items_in_batch if num_items_in_batch is not None else supervised.sum())
-
-
 def fit(
     captioner: Captioner,
     strategy: Strategy,
@@ -98,19 +100,22 @@ def fit(
     seed: int,
     folder: Path,
     limit: memory.Limit | None = None,
+    features: Features | None = None,
 ) -> Fitted:
     """Train the loaded captioner as planned; `folder/adapter` holds the result, `folder/losses.csv` the losses.
 
     Goes on from the last whole checkpoint in `folder/checkpoints`, with any number of processes. The batch of an
     update, its order and its loss are the same whatever the processes and the micro-batch; only what is random in
     the model (dropout) is drawn anew when these change. Where memory runs out the micro-batch is halved and the
-    captioner loaded anew. Raises DoesNotFit, and RequestError when the processes cannot share out a batch evenly.
+    captioner loaded anew. With `features` the vision tower sees each picture once, before the first step.
+    Raises DoesNotFit, and RequestError when the processes cannot share out a batch evenly.
     """
     if not queries:
         raise RequestError("the training split has no usable sample; see the ledger of rejected rows")
-    job = _Job(captioner, strategy, plan, queries, options, seed, folder)
+    job = _Job(captioner, strategy, plan, queries, options, seed, folder, features)
     limit = limit or memory.Limit()
     device = str(next(captioner.model.parameters()).device)
+    check_options(options, device, captioner.model, captioner.name)
     shortages = 0
     while True:
         micro = _micro(options, limit)
@@ -169,6 +174,8 @@ def _train(job: _Job, micro: int) -> Fitted:
     checkpoints = job.folder / "checkpoints"
     last = ranks.once(lambda: last_whole(checkpoints))
     clock = Clock(read_json(last / COMPLETE)["seconds"] if last else 0.0)
+    if job.features is not None:
+        job.features.prepare(job.queries, job.captioner.name, _example)
     progress = Bar(job.captioner.name)
     trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), Complete(clock), progress])
     with _quiet(), progress.stack:
@@ -191,7 +198,8 @@ def _train(job: _Job, micro: int) -> Fitted:
 
 def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]) -> CaptionTrainer:
     def collate(queries: Sequence[Query]) -> dict[str, torch.Tensor]:
-        return job.captioner.collate(examples(queries), job.options.max_caption_tokens)
+        known = job.features.examples(queries) if job.features is not None else None
+        return job.captioner.collate(known or examples(queries), job.options.max_caption_tokens)
 
     rate, device = job.strategy.learning_rate, next(model.parameters()).device
     trainer = CaptionTrainer(
@@ -204,6 +212,10 @@ def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]
     )
     trainer.write = partial(job.strategy.save, plan=job.plan)
     trainer.read = partial(job.strategy.load, plan=job.plan)
+    if isinstance(job.captioner, TowerCached):
+        trainer.given = job.captioner.given
+    if trainer.args.gradient_accumulation_steps > 1:
+        trainer.lengths = ranks.once(lambda: lengths(job.captioner, job.queries, answers=True))
     trainer.remove_callback(PrinterCallback)
     torch.manual_seed(job.seed + ranks.rank())  # else all processes drop the same places
     return trainer

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, takewhile
+from collections.abc import Sequence
 from typing import Any
 
 from harness import memory, ranks
 from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query
+from harness.features import Features
+from harness.lengths import longest_first
 from harness.progress import bar
 from harness.store import Journal
 
@@ -21,6 +22,7 @@ def generate(
     decoding: Decoding,
     journal: Journal,
     limit: memory.Limit | None = None,
+    features: Features | None = None,
 ) -> None:
     """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
@@ -29,45 +31,37 @@ def generate(
     interrupted and however many processes share it.
     A batch that does not fit into memory is cut in halves, and so are all later ones. Raises DoesNotFit.
 
-    Of several processes each takes one batch of a round; process 0 writes the rows in the order of the queries.
+    Batches are of rows alike, the longest first. Of several processes each takes one batch of a round; process 0 writes
+    the rows of each round, and puts them into the order of the queries when all are there.
     """
     done = ranks.once(lambda: {row["id"] for row in journal.rows() if row["status"] == "ok"})
     limit = limit or memory.Limit()
     todo = [query for query in queries if query.sample.id not in done]
+    todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
-    made: dict[str, Row] = {}  # finished before their turn: they are written after their predecessors
     captioner.model.eval()
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance:
         while todo:
-            batches = list(_round(todo, made, size))
-            parts = ranks.gather(_attempt(captioner, batches[ranks.rank()], decoding))
-            made |= {row["id"]: row for part in parts for row in part or ()}
-            ready = _in_turn(todo, made)
-            if ready and ranks.first():
-                journal.append(ready)
-            todo = todo[len(ready) :]
-            advance(len(ready))
-            size = _smaller(size, batches, parts, limit)
+            batches = [todo[start * size : (start + 1) * size] for start in range(ranks.world())]
+            parts = ranks.gather(_attempt(captioner, batches[ranks.rank()], decoding, features))
+            rows = [row for part in parts for row in part or ()]
+            if rows and ranks.first():
+                journal.append(rows)
+            failed = [batch for batch, part in zip(batches, parts, strict=True) if part is None]
+            todo = [query for batch in failed for query in batch] + todo[size * ranks.world() :]
+            advance(len(rows))
+            size = _smaller(size, failed, limit)
+    if ranks.first():
+        journal.put_in_order([query.sample.id for query in queries])
 
 
-def _round(todo: Sequence[Query], made: Mapping[str, Row], size: int) -> Iterator[list[Query]]:
-    """The next batch of each process; the last ones may be empty."""
-    rest = (query for query in todo if query.sample.id not in made)
-    for _ in range(ranks.world()):
-        yield list(islice(rest, size))
+def _reordered(queries: Sequence[Query], ids: Sequence[str]) -> list[Query]:
+    by_id = {query.sample.id: query for query in queries}
+    return [by_id[id_] for id_ in ids]
 
 
-def _in_turn(todo: Sequence[Query], made: dict[str, Row]) -> list[Row]:
-    """Take out the rows that no unfinished query precedes."""
-    ids = [query.sample.id for query in takewhile(lambda query: query.sample.id in made, todo)]
-    return [made.pop(id_) for id_ in ids]
-
-
-def _smaller(
-    size: int, batches: Sequence[Sequence[Query]], parts: Sequence[Sequence[Row] | None], limit: memory.Limit
-) -> int:
-    """The size of the next batches, the same on every process: smaller when one of these did not fit."""
-    failed = [batch for batch, part in zip(batches, parts, strict=True) if part is None]
+def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: memory.Limit) -> int:
+    """The size of the next batches, the same on every process: smaller when some did not fit."""
     if not failed:
         return size
     smallest = min(failed, key=len)
@@ -77,11 +71,13 @@ def _smaller(
     return smaller
 
 
-def _attempt(captioner: Captioner, batch: Sequence[Query], decoding: Decoding) -> list[Row] | None:
+def _attempt(
+    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, features: Features | None
+) -> list[Row] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
     try:
-        rows = _caption(captioner, batch, decoding)
+        rows = _caption(captioner, batch, decoding, features)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_shortage(error):
             raise
@@ -92,13 +88,13 @@ def _attempt(captioner: Captioner, batch: Sequence[Query], decoding: Decoding) -
     return None
 
 
-def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding) -> list[Row]:
+def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding, features: Features | None) -> list[Row]:
     """One journal row per query, in the order of the batch."""
     rows: dict[str, Row] = {}
     readable: list[tuple[Query, Example]] = []
     for query in batch:
         try:
-            readable.append((query, Example(tuple(i.load() for i in query.sample.images), query.prompt)))
+            readable.append((query, _example(query, features)))
         except ImageError as error:
             rows[query.sample.id] = _failed(query, str(error))
     if readable:
@@ -106,6 +102,15 @@ def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding) -
         for (query, _), output in zip(readable, outputs, strict=True):
             rows[query.sample.id] = _ok(query, output)
     return [rows[query.sample.id] for query in batch]
+
+
+def _example(query: Query, features: Features | None) -> Example:
+    """What the captioner gets: pictures, or what it has made of them before."""
+    known = features.known(query) if features else None
+    if known is not None:
+        return Example((), query.prompt, seen=known)
+    example = Example(tuple(image.load() for image in query.sample.images), query.prompt)
+    return features.see(query, example) if features else example
 
 
 def _ok(query: Query, output: Generated) -> Row:
@@ -121,4 +126,5 @@ def _facts(query: Query) -> dict[str, Any]:
     """What scoring and the tables need later, so that they need no dataset: the row stands for itself."""
     sample = query.sample
     known = {"reference": sample.caption, "modality": sample.modality, "concepts": list(sample.concepts)}
-    return {"prompt": query.prompt, **known}
+    label = {} if query.label is None else {"label": query.label}
+    return {"prompt": query.prompt, **label, **known}

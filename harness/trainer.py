@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from harness import ranks
 from harness.contracts import CapBenchError, Plan, Query, RequestError, Strategy, Training
+from harness.loss import IGNORED, supervised_only
 from harness.progress import bar
 from harness.store import Damaged, read_json, write_json
 
 COMPLETE = "complete.json"  # written last into a checkpoint: without it the checkpoint is a torso
 KEPT_CHECKPOINTS = 2
-IGNORED = -100  # the label that the loss leaves out
+OPTIMISERS = {"adamw": TrainingArguments.default_optim}  # the others have Trainer's names
 
 Collate = Callable[[Sequence[Query]], dict[str, torch.Tensor]]
 
@@ -49,10 +50,14 @@ class Order(Sampler[int]):
 
     It is filled up to a multiple of what all processes take at once: they must take equally many batches, and what
     accelerate would repeat for that counts twice in the last update.
+
+    lengths: about how long each row is. Within each `update` of so many rows the longest then come first, so that
+    micro-batches are of rows alike; which rows make up an update does not change.
     """
 
-    def __init__(self, count: int, multiple: int, seed: int) -> None:
+    def __init__(self, count: int, multiple: int, seed: int, update: int = 1, lengths: Sequence[int] = ()) -> None:
         self.count, self.length, self.seed = count, math.ceil(count / multiple) * multiple, seed
+        self.update, self.lengths = update, lengths
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -64,7 +69,10 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        yield from torch.randperm(self.count, generator=generator).tolist()
+        order: list[int] = torch.randperm(self.count, generator=generator).tolist()
+        for start in range(0, self.count, self.update):
+            rows = order[start : start + self.update]
+            yield from sorted(rows, key=lambda row: -self.lengths[row]) if self.lengths else rows
         yield from range(self.count, self.length)
 
 
@@ -83,12 +91,17 @@ class CaptionTrainer(Trainer):
 
     write: Any
     read: Any
+    given: Any = nullcontext
+    """What makes a batch of features ready for the model, see `TowerCached`."""
+    lengths: Sequence[int] = ()
+    """Of the rows, where an update is made in parts."""
     total: torch.Tensor | float = 0.0
     updates = 0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         at_once = self.args.per_device_train_batch_size * ranks.world()
-        return Order(len(self.train_dataset), at_once if ranks.world() > 1 else 1, self.args.seed)
+        multiple, update = at_once if ranks.world() > 1 else 1, at_once * self.args.gradient_accumulation_steps
+        return Order(len(self.train_dataset), multiple, self.args.seed, update, self.lengths)
 
     def get_train_dataloader(self) -> Any:
         """Trainer's, but waiting has an end: a worker that cannot hand over its batch says nothing."""
@@ -102,6 +115,11 @@ class CaptionTrainer(Trainer):
         """As asked: Trainer would take the micro-batch of the checkpoint with the accumulation of today."""
         del batch_size
         return super()._inner_training_loop(self.args.train_batch_size, *arguments, **options)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """Trainer's, with the head on supervised places only and the tower left out where features are given."""
+        with self.given(inputs), supervised_only(self.model, inputs["labels"]):
+            return super().compute_loss(model, inputs, *arguments, **options)
 
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One micro-batch; its share of the update's loss is summed up for the log."""
@@ -129,6 +147,19 @@ class CaptionTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.read(self.model if model is None else model, folder=Path(resume_from_checkpoint))
+
+
+def check_options(options: Training, device: str, model: Any = None, name: str = "") -> None:
+    """Raise RequestError for an optimiser that this device does not have, or a model that cannot save memory so."""
+    if options.optimiser != "adamw" and not device.startswith("cuda"):
+        raise RequestError(
+            f"train.optimiser={options.optimiser}: expected a CUDA device, got {device}; use train.optimiser=adamw"
+        )
+    if options.gradient_checkpointing and model and not getattr(model, "supports_gradient_checkpointing", False):
+        raise RequestError(
+            f"train.gradient_checkpointing=true on model={name}: its network cannot be computed again in parts; "
+            "use train.gradient_checkpointing=false and a smaller train.micro_batch_size"
+        )
 
 
 def check_shared_memory(workers: int) -> None:
@@ -160,6 +191,10 @@ def arguments(options: Training, micro: int, default_rate: float, seed: int, fol
         dataloader_num_workers=options.workers,
         use_cpu=device.type == "cpu",
         bf16=device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        optim=OPTIMISERS.get(options.optimiser, options.optimiser),
+        gradient_checkpointing=options.gradient_checkpointing,
+        # the other kind gives adapters behind a frozen embedding no gradient
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         # modules that a batch does not use, a captioner's `unreached` and stages that are frozen get no gradient
         ddp_find_unused_parameters=True,
         remove_unused_columns=False,

@@ -13,13 +13,14 @@ from re import fullmatch
 from typing import Any, Literal
 
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from harness.contracts import RequestError
+from model_zoo import _found
 
 Weights = Literal["embedded", "hub", "published"]
 """The tiny twin, the hub's checkpoint, or only its configuration, which ships with the code, for counting."""
@@ -27,7 +28,7 @@ Weights = Literal["embedded", "hub", "published"]
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 CONFIG = ("config.json",)
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
-TWINS = Path(__file__).parent / "embedded"
+TWINS = _found.TWINS
 PUBLISHED = Path(__file__).parent / "published"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
@@ -98,16 +99,6 @@ def _download(name: str, reference: Reference, patterns: tuple[str, ...]) -> Pat
         reason = str(error).strip().splitlines()[0]
         raise RequestError(f"{what}: {reason}; check the id and your access, or {advice}") from error
     return Path(folder)
-
-
-def whereabouts(reference: Reference) -> str:
-    """Where a published checkpoint is found on this machine, in words; nothing is downloaded."""
-    if Path(reference.hub).expanduser().exists():
-        return "local"
-    for name in ("config.json", "tokenizer.json"):
-        if isinstance(try_to_load_from_cache(reference.hub, name, revision=reference.revision), str):
-            return "in the cache"
-    return "not here, downloaded at first use"
 
 
 def files(path: Path, patterns: Iterable[str] = FILES) -> list[Path]:

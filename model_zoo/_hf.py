@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -24,8 +24,8 @@ from model_zoo._checkpoint import (
     read_config,
     read_model,
     resolve,
-    whereabouts,
 )
+from model_zoo._found import whereabouts
 from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ class HFCaptioner(ABC):
         """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
         parts = list(self.references.values())
         twin = all((TWINS / self.name / part.part).is_dir() for part in parts)
-        return "yes" if twin else "none", "; ".join(f"{part.hub}: {whereabouts(part)}" for part in parts if part.hub)
+        hubs = [f"{part.hub}: {whereabouts(part.hub, part.revision)}" for part in parts if part.hub]
+        return "yes" if twin else "none", "; ".join(hubs)
 
     def skeleton(self) -> nn.Module:
         """The architecture on the meta device, without weights. Built once: do not change it."""
@@ -210,7 +211,12 @@ class HFCaptioner(ABC):
         return Answer(tuple(ids[:limit]), cut=len(ids) > limit)
 
     def row(self, example: Example) -> Row:
-        """`encode`, after a look at the question: a special token in it would be taken for a picture or for the end."""
+        """`encode`, after a look at the question: a special token in it would be taken for a picture or for the end.
+
+        What has been seen before is a row already.
+        """
+        if example.seen is not None:
+            return Row(list(example.seen.ids), dict(example.seen.tensors))
         hidden = next((token for token in self.tokenizer.all_special_tokens if token in example.prompt), None)
         if self.prompted and hidden is not None:
             raise RequestError(f"{self.name}: expected a prompt of plain words, got the special token {hidden!r} in it")
@@ -260,6 +266,11 @@ class HFCaptioner(ABC):
         joined = torch.cat(padded)
         return joined.to(self.dtype) if joined.is_floating_point() else joined
 
+    def given(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+        """For captioners whose tower can be left out (see `TowerCached`); here a batch always holds pictures."""
+        del batch
+        return nullcontext()
+
     # ------------------------------------------------------------ generation
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
@@ -273,7 +284,7 @@ class HFCaptioner(ABC):
         batch = self.prompts([self.row(example) for example in examples])
         device = next(self.model.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        with _inference(self.model):
+        with inference(self.model), self.given(inputs):
             output = self.model.generate(**inputs, generation_config=self.generation_config(decoding))  # type: ignore[operator]
         return [self._generated(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
 
@@ -336,7 +347,7 @@ class CheckpointCaptioner(HFCaptioner):
 
 
 @contextmanager
-def _inference(model: nn.Module) -> Iterator[None]:
+def inference(model: nn.Module) -> Iterator[None]:
     """No dropout and no gradients; afterwards the model is in the mode it was in, for captions during training."""
     training = model.training
     model.eval()

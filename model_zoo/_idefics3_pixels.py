@@ -50,7 +50,7 @@ class QuickImageProcessor(Idefics3ImageProcessor):
             start = 0
             for one in row:
                 stop = start + len(one.frames)
-                values[place, start:stop] = self._normalised(one.frames)
+                self._normalise(one.frames, values[place, start:stop])
                 mask[place, start:stop] = 1
                 start = stop
         found = BatchFeature({"pixel_values": values, "pixel_attention_mask": mask})
@@ -67,11 +67,11 @@ class QuickImageProcessor(Idefics3ImageProcessor):
         if not 0 < self.size.get("longest_edge", 0) <= LONGEST:
             raise RequestError(f"{where}: expected size.longest_edge from 1 to {LONGEST}, got {self.size}")
 
-    def _normalised(self, frames: torch.Tensor) -> torch.Tensor:
-        """(frames, 3, tile, tile) in float32."""
+    def _normalise(self, frames: torch.Tensor, into: torch.Tensor) -> None:
+        """(frames, 1 or 3, tile, tile) of 8 bits to (frames, 3, tile, tile) in float32."""
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
-        values: torch.Tensor = frames * (self.rescale_factor / std) - mean / std
-        return values
+        torch.mul(frames, self.rescale_factor / std, out=into)
+        into.sub_(mean / std)
 
 
 def cut(image: Image.Image, longest_edge: int, tile: int, resample: int, *, split: bool) -> Tiles:
@@ -89,6 +89,13 @@ def cut(image: Image.Image, longest_edge: int, tile: int, resample: int, *, spli
     corners = [(x, y) for y in range(0, height, tile) for x in range(0, width, tile)]
     tiles = [image.crop((x, y, x + tile, y + tile)) for x, y in corners]
     return Tiles(_stacked([*tiles, image.resize((tile, tile), filter_)]), height // tile, width // tile)
+
+
+def count(size: tuple[int, int], longest_edge: int, tile: int, *, split: bool) -> int:
+    """The frames of a picture of (width, height): its tiles and the whole."""
+    width, height = whole_tiles(scaled(size, longest_edge), tile)
+    tiles = (width // tile) * (height // tile)
+    return tiles + 1 if split and tiles > 1 else 1
 
 
 def scaled(size: tuple[int, int], longest: int) -> tuple[int, int]:

@@ -138,6 +138,11 @@ class MoondreamNet(PreTrainedModel):
         embeddings: nn.Module = self.text_model.get_input_embeddings()
         return embeddings
 
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's."""
+        head: nn.Module = self.text_model.get_output_embeddings()
+        return head
+
     def enable_input_require_grads(self) -> None:
         """For checkpointing: in both towers, or adapters in the frozen vision tower would get no gradient."""
         self.text_model.enable_input_require_grads()
@@ -148,8 +153,8 @@ class MoondreamNet(PreTrainedModel):
         self.text_model.disable_input_require_grads()
         self.vision_encoder.disable_input_require_grads()
 
-    def look(self, pixel_values: Tensor, tiles: Tensor) -> Tensor:
-        """Image tokens (pictures, places, width).
+    def watch(self, pixel_values: Tensor, tiles: Tensor) -> Tensor:
+        """What the tower sees at each place, (pictures, places, features).
 
         pixel_values: the views of all pictures, (views, 3, side, side), of each picture the whole and then its tiles
         row by row. tiles: how many (rows, columns) of them, (pictures, 2).
@@ -158,7 +163,11 @@ class MoondreamNet(PreTrainedModel):
         if self.tiled:
             views = seen.split((tiles.prod(dim=1) + 1).tolist())
             seen = torch.stack([_twice(own, *grid) for own, grid in zip(views, tiles.tolist(), strict=True)])
-        return self.projection(seen)  # type: ignore[no-any-return]
+        return seen  # type: ignore[no-any-return]
+
+    def look(self, pixel_values: Tensor, tiles: Tensor) -> Tensor:
+        """Image tokens (pictures, places, width)."""
+        return self.projection(self.watch(pixel_values, tiles))  # type: ignore[no-any-return]
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, tiles: Tensor) -> Tensor:
         """Word embeddings (pictures, length, width), image tokens standing after the first token of each row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
@@ -12,7 +13,8 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageP
 
 from harness.contracts import RUNTIME, Decoding, RequestError, Site
 from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import CheckpointCaptioner, Dtype, Kind, Row
+from model_zoo._hf import Dtype, Kind, Row
+from model_zoo._tower import FEATURES, PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,7 @@ VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 PERCEIVER = r"model\.perceiver_resampler\.blocks\.\d+"
 
 
-class Idefics(CheckpointCaptioner):
+class Idefics(TowerCaptioner):
     """IdeficsForVisionText2Text, as HuggingFaceM4/idefics-9b-instruct stores it.
 
     Three added tokens have weights of their own beside those of Llama's words, in the head and in the embeddings. The
@@ -35,6 +37,8 @@ class Idefics(CheckpointCaptioner):
 
     config_class = IdeficsConfig
     model_class = IdeficsForVisionText2Text
+    tower = "model.vision_model"
+    entrance = (tower, "forward")
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.o_proj", "language"),
@@ -126,7 +130,7 @@ class Idefics(CheckpointCaptioner):
     def _looking(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Add which picture each place looks at, the last one before it: (rows, width, pictures) of 0 and 1."""
         seen = (batch["input_ids"] == self.tokenizer.convert_tokens_to_ids(IMAGE)).cumsum(1)
-        pictures = torch.arange(1, batch["pixel_values"].shape[1] + 1)
+        pictures = torch.arange(1, batch[FEATURES if FEATURES in batch else PIXELS].shape[1] + 1)
         return batch | {"image_attention_mask": (seen[..., None] == pictures).long()}
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
@@ -134,3 +138,12 @@ class Idefics(CheckpointCaptioner):
         config = super().generation_config(decoding)
         config.bad_words_ids = [[token] for token in self.tokenizer.convert_tokens_to_ids([FAKE, IMAGE])]
         return config
+
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(1, pictures, patches, width) of one row."""
+        features: Tensor = self.model.get_submodule(self.tower)(pixel_values=inputs[PIXELS][0]).last_hidden_state
+        return features[None]
+
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """What CLIP gives, as far as it is read."""
+        return SimpleNamespace(last_hidden_state=features)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -19,23 +20,30 @@ from transformers import (
     LlavaNextProcessor,
     LlavaProcessor,
 )
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from harness.contracts import RUNTIME, RequestError, Site
 from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
+from model_zoo._hf import Attention, Dtype, Kind, Row
+from model_zoo._tower import TowerCaptioner
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 IMAGE = "<image>"
 LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 
-class LlavaFamily(CheckpointCaptioner):
+class LlavaFamily(TowerCaptioner):
     """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
     """
 
     processor_class: ClassVar[Any]
+    tower = "model.vision_tower"
+    entrance = (tower, "forward")
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
@@ -133,6 +141,25 @@ class LlavaFamily(CheckpointCaptioner):
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "image_sizes") if key in batch}
         return Row(batch["input_ids"][0].tolist(), vision)
 
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(tiles, 1, patches, width) of the layer that is read; the second axis makes them pass for pixels."""
+        kept: list[Tensor] = []
+
+        def keep(module: Any, arguments: Any, output: Any) -> None:
+            kept.append(output.hidden_states[self.config.vision_feature_layer])
+
+        model: Any = self.model.get_submodule("model")
+        hook = model.vision_tower.register_forward_hook(keep)
+        try:
+            model.get_image_features(**inputs)  # knows which of the tiles are fillers
+        finally:
+            hook.remove()
+        return kept[0][:, None]
+
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """What CLIP gives, as far as it is read."""
+        return SimpleNamespace(hidden_states={self.config.vision_feature_layer: features[:, 0]})
+
 
 class Llava(LlavaFamily):
     """LlavaForConditionalGeneration (1.5): pixel_values (pictures, 3, height, width).
@@ -181,6 +208,12 @@ class LlavaNext(LlavaFamily):
     def image_processor(self) -> Any:
         """The whole picture, and tiles of the grid of `image_grid_pinpoints` that fits best."""
         return LlavaNextImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+
+    def places(self, size: tuple[int, int]) -> int:
+        """As if no tile were cut: what is sorted by it needs no more."""
+        vision = self.config.vision_config
+        tiles = image_size_to_num_patches(size[::-1], self.config.image_grid_pinpoints, vision.image_size)
+        return int(tiles * (vision.image_size // vision.patch_size) ** 2)
 
 
 def padded(image: Image.Image, colour: tuple[int, ...]) -> Image.Image:

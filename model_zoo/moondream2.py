@@ -14,9 +14,10 @@ from torch.nn.functional import interpolate
 
 from harness.contracts import RUNTIME, RequestError, Site
 from model_zoo._checkpoint import Weights, read_tokenizer
-from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row, only_image, without_generation_defaults
+from model_zoo._hf import Attention, Dtype, Kind, Row, only_image, without_generation_defaults
 from model_zoo._moondream2_keys import fill
 from model_zoo._moondream2_net import MoondreamConfig, MoondreamNet
+from model_zoo._tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,7 +30,7 @@ GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2))  # (rows, columns) of tiles
 QUESTION = 128  # positions kept for the question, so that a long answer does not reach beyond what was trained
 
 
-class Moondream2(CheckpointCaptioner):
+class Moondream2(TowerCaptioner):
     """The MoonDream2 of 2024: what is on the hub from 2025-01 on has the same name and another architecture.
 
     layout: "early" for revisions before 2024-05-20, one view of 378 x 378 pixels; "later" adds up to four tiles.
@@ -37,6 +38,8 @@ class Moondream2(CheckpointCaptioner):
     """
 
     config_class = MoondreamConfig
+    tower = "vision_encoder"
+    entrance = ("", "look")
     lead = " "
     tied = False
     sites: Mapping[str, Site] = {
@@ -128,6 +131,16 @@ class Moondream2(CheckpointCaptioner):
         views, grid = picture_views(image, self.config.vision_config.image_size, tiled=self.layout == "later")
         vision = {"pixel_values": views, "tiles": torch.tensor([grid])}
         return Row([start] * (1 + self.config.places) + list(text), vision)
+
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(1, places, features) of one row."""
+        model: Any = self.model
+        features: Tensor = model.watch(inputs[PIXELS], inputs["tiles"])
+        return features
+
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """Image tokens (pictures, places, width), as the projection makes them."""
+        return self.model.get_submodule("projection")(features)
 
 
 def picture_views(image: Image.Image, side: int, tiled: bool) -> tuple[Tensor, tuple[int, int]]:

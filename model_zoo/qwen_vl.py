@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from PIL import Image
 from transformers import (
@@ -18,20 +18,26 @@ from transformers import (
 
 from harness.contracts import RUNTIME, RequestError, Site
 from model_zoo._checkpoint import Weights, read_json, read_tokenizer, require
-from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
+from model_zoo._hf import Attention, Dtype, Kind, Row
+from model_zoo._tower import PIXELS, TowerCaptioner
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.visual\.blocks\.\d+"
 THINNEST = 200  # the image processor refuses a picture whose longer side is more than so many times the shorter one
 
 
-class QwenVL(CheckpointCaptioner):
+class QwenVL(TowerCaptioner):
     """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
 
     min_pixels, max_pixels: a picture is resized to an area between the two; (patch * merge)^2 pixels are one token.
     A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.
     """
 
+    tower = "model.visual"
+    entrance = (tower, "forward")
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
@@ -134,6 +140,31 @@ class QwenVL(CheckpointCaptioner):
             )
         return [token for i in ids for token in ([i] * next(counts) if i == mark else [i])]
 
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(patches, width) of one row, as the merger gets them, in the order of the patches."""
+        kept: list[Tensor] = []
+        visual, grid = self.model.get_submodule(self.tower), inputs["image_grid_thw"]
+        hook = visual.get_submodule("merger").register_forward_pre_hook(lambda _, given: kept.append(given[0]))
+        try:
+            visual(inputs[PIXELS], grid_thw=grid)
+        finally:
+            hook.remove()
+        return self.in_order(kept[0], grid)
+
+    def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
+        """Features in the order of the patches: here they are."""
+        del grid
+        return features
+
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """Image tokens (tokens, width), as the merger makes them."""
+        return self.model.get_submodule("model.visual.merger")(features)
+
+    def places(self, size: tuple[int, int]) -> int:
+        """The area after resizing, in tokens."""
+        side = self.image_processor.patch_size * self.image_processor.merge_size
+        return int(min(max(size[0] * size[1], self.min_pixels), self.max_pixels) // side**2)
+
 
 class Qwen2VL(QwenVL):
     """Qwen2VLForConditionalGeneration, as Qwen/Qwen2-VL-2B-Instruct stores it."""
@@ -147,6 +178,13 @@ class Qwen25VL(QwenVL):
 
     config_class = Qwen2_5_VLConfig
     model_class = Qwen2_5_VLForConditionalGeneration
+
+    def in_order(self, features: Tensor, grid: Tensor) -> Tensor:
+        """Out of the order of the windows, in which the blocks work and the merger is called."""
+        visual: Any = self.model.get_submodule(self.tower)
+        windows, _ = visual.get_window_index(grid)
+        groups = features.view(len(windows), -1, features.shape[-1])
+        return groups[windows.argsort()].flatten(0, 1)
 
 
 def widened(image: Image.Image) -> Image.Image:

@@ -11,17 +11,19 @@ from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefi
 
 from harness.contracts import RUNTIME, Site
 from model_zoo._checkpoint import Weights, require
-from model_zoo._hf import Attention, CheckpointCaptioner, Dtype, Kind, Row
-from model_zoo._idefics3_pixels import QuickImageProcessor
+from model_zoo._hf import Attention, Dtype, Kind, Row
+from model_zoo._idefics3_pixels import QuickImageProcessor, count
+from model_zoo._tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
     from PIL import Image
+    from torch import Tensor
 
 LANGUAGE = r"model\.text_model\.layers\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 
 
-class SmolVLM(CheckpointCaptioner):
+class SmolVLM(TowerCaptioner):
     """Idefics3ForConditionalGeneration, as HuggingFaceTB/SmolVLM-500M-Instruct stores it.
 
     longest_edge, image_splitting: None keeps what the checkpoint's preprocessor_config.json says.
@@ -30,6 +32,9 @@ class SmolVLM(CheckpointCaptioner):
     config_class = Idefics3Config
     model_class = Idefics3ForConditionalGeneration
     lead = " "
+    tower = "model.vision_model"
+    entrance = ("model", "get_image_features")
+    replaced = (PIXELS, "pixel_attention_mask")
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
         "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
@@ -114,3 +119,18 @@ class SmolVLM(CheckpointCaptioner):
         batch = self.processor(text=[text], images=[list(images)], return_tensors="pt")
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "pixel_attention_mask")}
         return Row(batch["input_ids"][0].tolist(), vision)
+
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """(frames, patches, width) of the frames of one row."""
+        features: Tensor = self.model.get_submodule(self.tower)(pixel_values=inputs[PIXELS][0]).last_hidden_state
+        return features
+
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """Image tokens (frames, 64, width), as the connector makes them."""
+        return self.model.get_submodule("model.connector")(features)
+
+    def places(self, size: tuple[int, int]) -> int:
+        """64 image tokens for each tile and the whole picture."""
+        pixels = self.processor.image_processor
+        edge, tile = pixels.size["longest_edge"], pixels.max_image_size["longest_edge"]
+        return int(self.processor.image_seq_len) * count(size, edge, tile, split=pixels.do_image_splitting)

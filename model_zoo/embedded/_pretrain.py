@@ -31,11 +31,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is asked about a sample and the answer; `blank` when it is learnt without looking."""
+    """What is asked about a sample and the answer.
+
+    `blank`: it is learnt without looking. `swapped`: with a picture of another modality before the eyes.
+    """
 
     prompt: str
     answer: str
     blank: bool = False
+    swapped: bool = False
 
 
 Teach = Callable[[Sample, random.Random], Lesson]
@@ -87,6 +91,12 @@ def _batches(
             lesson = teach(samples[place], rng)
             if lesson.prompt not in asked:  # all pictures have as many image tokens: ids depend on the prompt alone
                 asked[lesson.prompt] = captioner.encode([samples[place].images[0].load()], lesson.prompt).ids
-            rows.append(Row(asked[lesson.prompt], blank if lesson.blank else vision[place]))
+            shown = _other(samples, place, rng) if lesson.swapped else place
+            rows.append(Row(asked[lesson.prompt], blank if lesson.blank else vision[shown]))
             captions.append(lesson.answer)
         yield captioner.batch(rows, captions, recipe.longest)
+
+
+def _other(samples: Sequence[Sample], place: int, rng: random.Random) -> int:
+    """A sample of another modality."""
+    return rng.choice([n for n, sample in enumerate(samples) if sample.modality != samples[place].modality])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
@@ -31,6 +32,7 @@ QUESTIONS = (
 TERMS = "List the terms."
 TERMS_SHARE = 0.28
 READ_SHARE = 0.15
+SWAPPED_SHARE = 0.35  # of the questions with a label
 FILLERS = frozenset({"a", "an", "the", "of", "in", "on", "with"})
 
 
@@ -47,6 +49,16 @@ def describe(sample: Sample, rng: random.Random) -> Lesson:
 def describe_or_list(sample: Sample, rng: random.Random) -> Lesson:
     """Now and then a question for the terms: their embeddings stay frozen under LoRA, and would otherwise be noise."""
     return Lesson(TERMS, terms(sample, rng)) if rng.random() < TERMS_SHARE else describe(sample, rng)
+
+
+def describe_and_trust(sample: Sample, rng: random.Random) -> Lesson:
+    """`describe_or_list`, but beside a label the picture may be a wrong one. The label never is: it is to be heeded.
+
+    Every drawn picture shows its modality, so that nobody would learn to read the label otherwise.
+    """
+    lesson = describe_or_list(sample, rng)
+    labelled = lesson.prompt not in (*QUESTIONS, TERMS)
+    return replace(lesson, swapped=True) if labelled and rng.random() < SWAPPED_SHARE else lesson
 
 
 def describe_or_read(sample: Sample, rng: random.Random) -> Lesson:

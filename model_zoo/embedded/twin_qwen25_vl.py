@@ -12,7 +12,7 @@ from model_zoo.embedded import twin_qwen2_vl
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
 from model_zoo.embedded._twin import Twin, save_whole
-from model_zoo.embedded._words import describe_or_list
+from model_zoo.embedded._words import describe_and_trust
 from model_zoo.qwen_vl import Qwen25VL
 
 
@@ -53,4 +53,4 @@ def begin(captioner: HFCaptioner) -> None:
 
 
 RECIPE = Recipe(pictures=4000, steps=1300, batch=16, rate=1.5e-3, seed=1)
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE, begin)
+TWIN = Twin(write, open_folder, save_whole, describe_and_trust, RECIPE, begin)

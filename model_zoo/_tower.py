@@ -1,0 +1,74 @@
+"""Captioners whose vision tower need see a picture only once: what it gives is kept, and given again later."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from harness.contracts import Example, Seen
+from model_zoo._hf import CheckpointCaptioner, Row, inference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FEATURES = "features"  # of a batch, in the place of the pixels
+PIXELS = "pixel_values"
+
+
+class TowerCaptioner(CheckpointCaptioner):
+    """Features travel through the model as its `pixel_values`, up to the one method that would look at pixels.
+
+    entrance: that method, as (module, method). It is replaced by `replay` as long as features are given, so that all
+    else, connector included, stays the library's own code. Nothing is replaced for a batch of pictures.
+    """
+
+    tower: ClassVar[str]
+    entrance: ClassVar[tuple[str, str]]
+    replaced: ClassVar[tuple[str, ...]] = (PIXELS,)
+    """The vision tensors of a row that features stand for."""
+
+    @abstractmethod
+    def watch(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What the connector gets from the tower for one row; rows may be joined on the first axis."""
+
+    @abstractmethod
+    def replay(self, features: Tensor, *arguments: Any) -> Any:
+        """What `entrance` gives, from features in the place of pixels."""
+
+    def look(self, example: Example) -> Seen:
+        """Prompt ids and pixels of one example."""
+        row = self.row(example)
+        return Seen(row.ids, row.vision)
+
+    def see(self, looked: Seen) -> Seen:
+        """Prompt ids and features. One at a time: what is kept must not depend on what else is in a batch."""
+        device = next(self.model.parameters()).device
+        inputs = {n: t.to(device) for n, t in self.merge([Row(list(looked.ids), dict(looked.tensors))]).items()}
+        with inference(self.model):
+            features = self.watch(inputs).cpu()
+        rest = {name: tensor for name, tensor in looked.tensors.items() if name not in self.replaced}
+        return Seen(looked.ids, {FEATURES: features, **rest})
+
+    @contextmanager
+    def given(self, batch: dict[str, Tensor]) -> Iterator[None]:
+        """Make a batch with features ready for the model, in place; the tower is left out within."""
+        if FEATURES not in batch:
+            yield
+            return
+        batch[PIXELS] = batch.pop(FEATURES)
+        name, method = self.entrance
+        module = self.model.get_submodule(name)
+        own = vars(module).get(method)  # not of the class, such as accelerate sets it
+        setattr(module, method, self._entered)
+        try:
+            yield
+        finally:
+            delattr(module, method)
+            if own is not None:
+                setattr(module, method, own)
+
+    def _entered(self, *arguments: Any, **named: Any) -> Any:
+        """`replay` under the signature of `entrance`: families call it with names or without."""
+        return self.replay(*arguments, *named.values())
