@@ -20,8 +20,8 @@ from transformers import (
     RobertaModel,
 )
 
-from harness.metrics import _checkpoint
-from harness.metrics._medimageinsight import empty_net
+from harness.encoders import checkpoint as _checkpoint
+from harness.encoders.medimageinsight import empty_net
 from harness.metrics.embedded import alignscore, bleurt, pair_encoder
 
 VOCABULARY = 6000  # of the tokenizers, learnt from the captions at hand: real captions split into few pieces

@@ -117,7 +117,7 @@ def alignscore(folder: Path) -> Calls:
 
 def similarity(folder: Path) -> Calls:
     """One picture and one text per call, the text padded to 77 tokens, both encoded again for each system."""
-    from harness.metrics._medimageinsight import MedImageInsight
+    from harness.encoders.medimageinsight import MedImageInsight
 
     model = MedImageInsight(folder, "cpu", torch.float32)
 

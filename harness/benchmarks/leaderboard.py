@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from harness import config, provenance, stats
-from harness.contracts import ScoreProtocol
+from harness.contracts import ScoreProtocol, Split
 from harness.store import Journal, digest, file_digest, write_json, write_text
 from harness.tables import METRIC_COLUMNS, RUN_COLUMNS
 
@@ -78,35 +78,55 @@ def _clock() -> Times:
 # ---------------------------------------------------------------- a folder of runs
 
 
-def make_results(results: Path, sizes: Sizes) -> None:
-    """A results folder as `capbench run` and `capbench score` leave it, the tables not built."""
+def make_results(results: Path, sizes: Sizes, dataset: Mapping[str, Any] | None = None) -> None:
+    """A results folder as `capbench run` and `capbench score` leave it, the tables not built.
+
+    dataset: the node of one whose test split the runs are about; without it the samples are made up too.
+    """
     rng = np.random.default_rng(0)
     protocol: ScoreProtocol = config.build_node(config.choice("protocol", "embedded"), "protocol")
-    references = [_text(rng, int(rng.integers(5, 30))) for _ in range(sizes.samples)]
-    facts = [
-        {"modality": MODALITIES[int(rng.integers(6))], "concepts": WORDS[: int(rng.integers(1, 6))]} for _ in references
-    ]
-    hard = rng.beta(2, 5, size=sizes.samples)
+    facts = _made_up(rng, sizes.samples) if dataset is None else _known(dataset)
+    references = [str(row["reference"]) for row in facts]
+    hard = rng.beta(2, 5, size=len(facts))
     for place in range(sizes.runs):
         variant, seed = divmod(place, sizes.seeds)
         folder = results / "runs" / f"model{variant:04d}-targeted-plain-s{seed}-{digest(place)[:10]}"
         captions = [_text(rng, 12) for _ in references]
         rows = [
-            {"id": f"image_{n:06d}", "status": "ok", "caption": caption, "tokens": 20, "truncated": False}
-            | {"prompt": "Describe the picture in one caption.", "reference": references[n], **facts[n]}
+            {"id": facts[n]["id"], "status": "ok", "caption": caption, "tokens": 20, "truncated": False}
+            | {"prompt": "Describe the picture in one caption.", **facts[n]}
             | {"seconds": 0.01}
             for n, caption in enumerate(captions)
         ]
         Journal(folder / "captions.jsonl").append(rows)
-        _write_manifest(folder, variant, seed, references)
-        _write_scores(folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(6, sizes.samples)))
+        _write_manifest(folder, variant, seed, references, dataset)
+        _write_scores(folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(6, len(facts))))
+
+
+def _made_up(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
+    references = [_text(rng, int(rng.integers(5, 30))) for _ in range(count)]
+    return [
+        {"id": f"image_{n:06d}", "reference": reference, "modality": MODALITIES[int(rng.integers(6))]}
+        | {"concepts": WORDS[: int(rng.integers(1, 6))]}
+        for n, reference in enumerate(references)
+    ]
+
+
+def _known(dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
+    split: Split = config.build_node(dataset, "dataset").load("test")
+    return [
+        {"id": s.id, "reference": s.caption, "modality": s.modality, "concepts": list(s.concepts)}
+        for s in split.samples
+    ]
 
 
 def _text(rng: np.random.Generator, words: int) -> str:
     return " ".join(WORDS[place] for place in rng.integers(len(WORDS), size=words))
 
 
-def _write_manifest(folder: Path, variant: int, seed: int, references: Sequence[str]) -> None:
+def _write_manifest(
+    folder: Path, variant: int, seed: int, references: Sequence[str], dataset: Mapping[str, Any] | None
+) -> None:
     numbers: dict[str, Any] = {name: 0 for name in RUN_COLUMNS if name.startswith(("n_", "params_", "peak"))}
     row = numbers | {"run_id": folder.name[-10:], "fit_id": digest([variant, seed])[:10], "dataset": "made-up"}
     row |= {
@@ -119,7 +139,8 @@ def _write_manifest(folder: Path, variant: int, seed: int, references: Sequence[
     row |= {"weights": "embedded", "strategy": "targeted", "prompt": "plain", "modality": "none", "seed": seed}
     row |= {"captions_per_s": 10.0, "finished_at": "2026-01-01T00:00:00+00:00"}
     manifest = {"schema": 1, "kind": "run", "status": "ok", "identity": {"data": digest(references)}, "row": row}
-    manifest |= {"variant": digest(variant), "config": {"model": {"name": variant}, "seed": seed}, "config_hash": "0"}
+    manifest |= {"variant": digest(variant), "config_hash": "0"}
+    manifest["config"] = {"model": {"name": variant}, "seed": seed} | ({"dataset": dict(dataset)} if dataset else {})
     write_json(folder / "manifest.json", manifest | {"code_version": "benchmark"})
 
 

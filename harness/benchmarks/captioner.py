@@ -1,0 +1,151 @@
+"""Speed and memory of one captioner, stage by stage, in a process of its own (its peak memory is the process's).
+
+    python -m harness.benchmarks.captioner ORDER.json RESULT.json
+
+`capbench bench` starts it. Pictures, shapes, weights and seeds are fixed: the twin's, or random ones of the published
+sizes, whose captions hardly ever stop, so that captions per second are those of the longest ones.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from harness import config, provenance
+from harness.contracts import Captioner, Plan, Query, Strategy, TowerCached
+from harness.feature_files import FeatureFiles
+from harness.features import Features
+from harness.fit import Fitted, examples, fit
+from harness.generate import generate
+from harness.score import pick_device
+from harness.store import Journal
+
+FROZEN = ("lora=targeted", "lora.sites=[qkv,mlp,connector]")  # leaves the tower as it is
+QUESTION = "Describe this medical image."
+ROOM = 20 * 2.0**30
+
+
+@dataclass
+class Bench:
+    """A captioner with its data, and the figures so far."""
+
+    captioner: Captioner
+    strategy: Strategy
+    plan: Plan
+    cell: config.Cell
+    device: str
+    folder: Path
+    train: list[Query] = field(default_factory=list)
+    test: list[Query] = field(default_factory=list)
+    row: dict[str, Any] = field(default_factory=dict)
+
+    def load(self) -> float:
+        """Seconds to read the weights."""
+        meter = provenance.Meter(self.device)
+        self.captioner.load(self.device)
+        return meter.seconds()
+
+    def features(self, name: str) -> Features | None:
+        """An empty, or known, place for what the tower sees."""
+        if not isinstance(self.captioner, TowerCached) or any(r == "vision" for r in self.plan.counts):
+            return None
+        return Features(self.captioner, FeatureFiles(self.folder / name, ROOM), {})
+
+    def fit(self, name: str, features: Features | None) -> Fitted:
+        """A fit from the checkpoint's weights."""
+        self.load()
+        options = config.build(self.cell, "train")
+        plan = self.strategy.plan(self.captioner)
+        folder = self.folder / name
+        return fit(self.captioner, self.strategy, plan, self.train, options, 0, folder, None, features)
+
+    def captions(self, name: str, features: Features | None) -> float:
+        """Captions per second."""
+        journal, decoding = Journal(self.folder / f"{name}.jsonl"), config.build(self.cell, "generate")
+        generate(self.captioner, self.test, decoding, journal, None, features)
+        rows = journal.latest()
+        return len(rows) / sum(float(row["seconds"]) for row in rows)
+
+
+def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """One row. order: model, size ("twin" or "real"), overrides (KEY=VALUE of `capbench run`), device, threads."""
+    bench = _made(order, folder)
+    whole = provenance.Meter(bench.device)
+    bench.row["load_s"] = bench.load()
+    bench.captioner.generate(examples(bench.test[:1]), config.build(bench.cell, "generate"))  # set up at first use
+    _stages(bench)
+    _fits(bench)
+    _captions(bench)
+    bench.row["peak_mb"] = whole.peak_bytes() / 1e6
+    return {"model": order["model"], "size": order["size"], **bench.row}
+
+
+def _made(order: Mapping[str, Any], folder: Path) -> Bench:
+    device = pick_device(order["device"], order["threads"])
+    overrides = [f"model={order['model']}", *order["overrides"]]
+    if order["size"] == "real":
+        checkpoint = folder / "checkpoint"
+        import_module("model_zoo.embedded.benchmark").prepare(order["model"], checkpoint, device)
+        overrides += ["weights=hub", f"model.hub={checkpoint}", "train.workers=0"]
+    lora = list(FROZEN) if config.build(config.cells("run", overrides)[0], "model").sites else ["lora=full"]
+    (cell,) = config.cells("run", [*overrides, *lora])
+    captioner, strategy, dataset = (config.build(cell, group) for group in ("model", "lora", "dataset"))
+    plan = strategy.plan(captioner)
+    bench = Bench(captioner, strategy, plan, cell, device, folder)
+    bench.train, bench.test = ([Query(s, QUESTION) for s in dataset.load(split).samples] for split in ("train", "test"))
+    bench.row |= {"params_total": plan.params_total, "params_trained": plan.params_trained}
+    return bench
+
+
+def _stages(bench: Bench) -> None:
+    """Seconds a picture: decoding, the processor, the tower."""
+    captioner, meter = bench.captioner, provenance.Meter(bench.device)
+    told = examples(bench.train)
+    bench.row["decode_s"] = meter.seconds() / len(told)
+    if not isinstance(captioner, TowerCached):
+        return
+    meter = provenance.Meter(bench.device)
+    looked = [captioner.look(example) for example in told]
+    bench.row["process_s"] = meter.seconds() / len(told)
+    meter = provenance.Meter(bench.device)
+    for one in looked:
+        captioner.see(one)
+    bench.row["tower_s"] = meter.seconds() / len(told)
+    bench.row["prompt_tokens"] = sum(len(one.ids) for one in looked) / len(looked)
+
+
+def _fits(bench: Bench) -> None:
+    """Samples per second with pictures, with features that are made first, and with those that are there."""
+    plain = bench.fit("plain", None)
+    bench.row["fit_samples_per_s"] = plain.samples / plain.seconds
+    if bench.features("features") is None:
+        return
+    for name in ("fit_first_samples_per_s", "fit_cached_samples_per_s"):
+        done = bench.fit(name, bench.features("features"))
+        bench.row[name] = done.samples / done.seconds
+    bench.row["fit_cached_speedup"] = bench.row["fit_cached_samples_per_s"] / bench.row["fit_samples_per_s"]
+
+
+def _captions(bench: Bench) -> None:
+    bench.row["captions_per_s"] = bench.captions("plain", None)
+    if bench.features("features") is not None:
+        bench.captions("filling", bench.features("features"))
+        bench.row["captions_cached_per_s"] = bench.captions("cached", bench.features("features"))
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure what the order asks for."""
+    order = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    with TemporaryDirectory(prefix="capbench-") as folder:
+        row = measure(order, Path(folder))
+    Path(argv[1]).write_text(json.dumps(row), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

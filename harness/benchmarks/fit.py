@@ -1,0 +1,135 @@
+"""Samples per second of a fit: TRL's SFTTrainer against `capbench run`'s, on the same rows, labels and adapters.
+
+    pip install --target FOLDER --no-deps trl==0.24.0 datasets==4.1.1 dill multiprocess xxhash
+    PYTHONPATH=FOLDER python -m harness.benchmarks.fit --out results/benchmarks/fit.csv
+
+SmolVLM-500M's sizes with random weights, float32, on the CPU; LoRA on the language layers, the tower is frozen. TRL
+gets batches from a collator that masks its labels as ours does (its own one trains on the prompt), with transformers'
+own image processor, as it has no other. `largest_difference` is that of the losses of all steps from TRL's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pandas as pd
+import transformers
+
+from harness import config
+from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
+from harness.contracts import Query, Training
+from harness.feature_files import FeatureFiles
+from harness.features import Features
+from harness.fit import examples, fit
+
+ROOM = 50 * 2.0**30
+LORA = ("lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.0")
+SIDES = ("trl", "pictures", "features made", "features kept")
+
+
+def trl(cell: config.Cell, asked: Sequence[Query], folder: Path) -> tuple[float, list[float]]:
+    """(seconds, losses) of SFTTrainer."""
+    if find_spec("trl") is None:
+        raise SystemExit("trl is not installed: see the top of this file, then PYTHONPATH=FOLDER")
+    package: Any = import_module("trl")
+    captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
+    captioner.load("cpu")
+    stock(captioner)
+    transformers.set_seed(0)
+    model = strategy.attach(captioner, strategy.plan(captioner))
+
+    def collate(rows: Sequence[dict[str, Any]]) -> Any:
+        told = [asked[row["place"]] for row in rows]
+        return captioner.collate(examples(told), training.max_caption_tokens)
+
+    trainer = package.SFTTrainer(
+        model=model,
+        args=_config(package, training, strategy.learning_rate, folder),
+        train_dataset=[{"place": place, "text": query.sample.caption} for place, query in enumerate(asked)],
+        data_collator=collate,
+        processing_class=captioner.tokenizer,
+    )
+    start = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - start
+    return seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def _config(package: Any, training: Training, rate: float, folder: Path) -> Any:
+    """The options of our fit in TRL's words, and none of its own that would make it slower."""
+    return package.SFTConfig(
+        output_dir=str(folder / "trl"),
+        per_device_train_batch_size=training.micro_batch_size or training.batch_size,
+        gradient_accumulation_steps=training.batch_size // (training.micro_batch_size or training.batch_size),
+        num_train_epochs=training.epochs,
+        learning_rate=rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_ratio=training.warmup,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=0,
+        logging_steps=1,
+        save_strategy="no",
+        max_length=None,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def ours(cell: config.Cell, asked: Sequence[Query], folder: Path, side: str) -> tuple[float, list[float]]:
+    """(seconds, losses) of our fit; what is made of the pictures before the first step is part of the seconds."""
+    captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
+    captioner.load("cpu")
+    place = folder / side.replace(" ", "-")
+    features = Features(captioner, FeatureFiles(folder / "features", ROOM), {}) if side != "pictures" else None
+    done = fit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, None, features)
+    return done.seconds, pd.read_csv(place / "losses.csv")["loss"].to_list()
+
+
+def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """A row for each side; each reads the model anew."""
+    place = checkpoint(folder, chosen.layers)
+    batch = [f"train.batch_size={chosen.batch}", f"train.micro_batch_size={chosen.batch}", "train.log_every=1"]
+    cell = cell_of(place, chosen, *LORA, *batch, f"train.epochs={chosen.epochs}")
+    asked, rows = queries(cell, "train"), list[dict[str, Any]]()
+    first: list[float] = []
+    for side in chosen.sides:
+        gc.collect()
+        seconds, losses = trl(cell, asked, folder) if side == "trl" else ours(cell, asked, folder, side)
+        first = first or losses
+        rows.append({
+            "side": side, "samples_per_s": len(asked) * chosen.epochs / seconds, "seconds": seconds,
+            "first_loss": losses[0], "last_loss": losses[-1], "steps": len(losses),
+            "largest_difference": max(abs(a - b) for a, b in zip(losses, first, strict=True)),
+            "epochs": chosen.epochs, "batch_size": chosen.batch,
+        })  # fmt: skip
+        rows[-1]["speedup"] = rows[-1]["samples_per_s"] / rows[0]["samples_per_s"]
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = options(__doc__)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    chosen = parser.parse_args(argv)
+    with TemporaryDirectory(prefix="capbench-") as folder:
+        report(measure(chosen, Path(folder)), chosen)
+
+
+if __name__ == "__main__":
+    main()
