@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +77,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard with the note of its protocol and the reasons of its blank columns."""
+    """One leaderboard with the note of its protocol and the reasons of its blank columns.
+
+    runs: all that it lists; ranked: the values behind its ranks, None where no row can be ranked.
+    """
 
     group: Group
     table: pd.DataFrame
@@ -85,6 +88,8 @@ class Board:
     blank: Mapping[str, str]
     newest: str
     lower: frozenset[str] = frozenset()
+    runs: tuple[Run, ...] = ()
+    ranked: Ranked | None = None
 
 
 def grouped(runs: Sequence[Run]) -> dict[Group, list[Run]]:
@@ -108,17 +113,16 @@ def grouped(runs: Sequence[Run]) -> dict[Group, list[Run]]:
 
 
 def build(group: Group, runs: Sequence[Run], trials: int) -> tuple[Board, Ranked | None]:
-    """The board of some runs, and the values of its ranked rows; None where no row can be ranked."""
-    variants: dict[str, list[Run]] = {}
-    for run in runs:
-        variants.setdefault(run.manifest["variant"], []).append(run)
+    """The board of some runs but the controls, and the values of its ranked rows; None where no row can be ranked."""
+    variants = by_variant(run for run in runs if not run.control)
     names = labels({key: members[0] for key, members in variants.items()})
     complete = {k: [r for r in m if r.status == "ok" and group.protocol in r.protocols] for k, m in variants.items()}
-    table, ranked = pd.DataFrame([_ranked_row(m, names[key]) for key, m in complete.items() if m]), None
+    table, ranked = pd.DataFrame([row_of(m, names[key]) for key, m in complete.items() if m]), None
     if len(table):
         table, ranked = _with_scores(table, [m for m in complete.values() if m], group.protocol, trials)
-    others = [_unranked_row(run, names[key], group) for key, m in variants.items() if not complete[key] for run in m]
-    table = pd.concat([t for t in (table, pd.DataFrame(others)) if not t.empty], ignore_index=True)
+    others = [unranked_row(run, names[key], group) for key, m in variants.items() if not complete[key] for run in m]
+    listed = [t for t in (table, pd.DataFrame(others)) if not t.empty]
+    table = pd.concat(listed, ignore_index=True) if listed else pd.DataFrame()  # none but controls
     records = [run.protocols[group.protocol] for run in runs if group.protocol in run.protocols]
     columns = {name: column for record in records for name, column in record["columns"].items()}
     table = table.reindex(
@@ -127,10 +131,20 @@ def build(group: Group, runs: Sequence[Run], trials: int) -> tuple[Board, Ranked
     table = table.sort_values(["rank", *ROW_COLUMNS], kind="stable", ignore_index=True)
     newest = max(str(run.row.get("finished_at") or "") for run in runs)
     blank = missing_reasons(runs, group.protocol)
-    return Board(group, table, records[0]["protocol"]["note"], blank, newest, _lower(columns)), ranked
+    note = records[0]["protocol"]["note"]
+    return Board(group, table, note, blank, newest, _lower(columns), tuple(runs), ranked), ranked
 
 
-def _ranked_row(runs: Sequence[Run], label: Mapping[str, str]) -> dict[str, Any]:
+def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """The repetitions of each row."""
+    variants: dict[str, list[Run]] = {}
+    for run in runs:
+        variants.setdefault(run.manifest["variant"], []).append(run)
+    return variants
+
+
+def row_of(runs: Sequence[Run], label: Mapping[str, str]) -> dict[str, Any]:
+    """What a row says of its runs beside the scores."""
     speeds = [run.row["captions_per_s"] for run in runs if run.row.get("captions_per_s") is not None]
     peaks = [run.row["peak_memory_bytes"] for run in runs if run.row.get("peak_memory_bytes") is not None]
     return {
@@ -142,7 +156,7 @@ def _ranked_row(runs: Sequence[Run], label: Mapping[str, str]) -> dict[str, Any]
     }
 
 
-def _unranked_row(run: Run, label: Mapping[str, str], group: Group) -> dict[str, Any]:
+def unranked_row(run: Run, label: Mapping[str, str], group: Group) -> dict[str, Any]:
     """An incomplete run is listed with what it has, and never ranked."""
     row: dict[str, Any] = {**label, "seeds": 1, "params_trained_pct": run.row.get("params_trained_pct")}
     record = run.protocols.get(group.protocol)
@@ -168,7 +182,7 @@ def _with_scores(
     """Means over the samples that all rows have, ranks, and their intervals from one joint bootstrap."""
     record = members[0][0].protocols[protocol]
     spec, primary = record["protocol"], record["protocol"]["primary"]
-    names, systems = _stacked([_seed_mean(runs, protocol) for runs in members])
+    names, systems = _stacked([seed_mean(runs, protocol) for runs in members])
     own = [names.index(name) for name in spec["columns"]]
     present = [place for place in own if not np.isnan(systems[:, :, place]).all(axis=1).any()]
     used = np.logical_and.reduce([stats.complete(values[:, present]) for values in systems])
@@ -207,7 +221,7 @@ def _with_intervals(table: pd.DataFrame, ranked: Ranked, primary: str) -> pd.Dat
     return table
 
 
-def _seed_mean(runs: Sequence[Run], protocol: str) -> pd.DataFrame:
+def seed_mean(runs: Sequence[Run], protocol: str) -> pd.DataFrame:
     """Per-sample values of one row [samples, columns]: the mean over its seeds."""
     values = [protocol_values(run, run.protocols[protocol]) for run in runs]
     return sum(values[1:], start=values[0]) / len(values)

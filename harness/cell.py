@@ -8,15 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from harness import provenance, ranks
+from harness.blank import blanked
 from harness.contracts import (
     CapBenchError,
     Plan,
+    Query,
     Split,
+    TowerCached,
 )
+from harness.feature_files import FeatureFiles
+from harness.features import LIBRARIES, Features, allowed
 from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
-from harness.identity import Known, Parts, identify, queries_of
+from harness.identity import Known, Parts, identify, queries_of, titles
+from harness.leaks import refuse_leaks
 from harness.memory import Limit
+from harness.say import say
 from harness.store import (
     SCHEMA,
     SHORT,
@@ -30,6 +37,7 @@ from harness.store import (
     write_json,
     write_text,
 )
+from harness.trainer import check_options
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,20 @@ def run(parts: Parts) -> Outcome:
     known = identify(parts)
     if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
         rows_per_process(parts.training)  # a wrong request, known before the work begins
+        check_options(parts.training, parts.device)
+    allowed(parts.captioner, known.plan, parts.features)
     with ranks.held(locked(known.folder)):
         manifest = ranks.once(lambda: read_manifest(known.folder))
         if manifest is not None:
             same_identity(known.folder, manifest["identity"], known.run_key)
             if manifest["status"] == "ok":
                 return Outcome(known.run_id, known.folder, "ok", fresh=False)
+        queries = [] if parts.control.speaks else _questions(parts, known)
         if ranks.first():
             write_text(known.folder / "config.yaml", parts.config_yaml)
         try:
-            status = _caption(parts, known)
-        except Exception as error:
+            status = _caption(parts, known, queries)
+        except Exception as error:  # whatever a model or a library raises: written down, then raised again
             reason = ranks.fail(brief(error))
             row = _labels(parts, known) | {"error": reason, "n_requested": len(known.test.samples)}
             if ranks.speaker():
@@ -97,13 +108,21 @@ def record_failure(folder: Path, identity: Mapping[str, Any], row: Mapping[str, 
 # ---------------------------------------------------------------- the work
 
 
-def _caption(parts: Parts, known: Known) -> str:
+def _questions(parts: Parts, known: Known) -> Sequence[Query]:
+    """What the captioner is asked of the split. Raises RequestError where a question knows the answer."""
+    queries = queries_of(parts, known.test, parts.modality)
+    if parts.captioner.prompted:
+        refuse_leaks(queries, parts.prompt.name)  # before a fit whose captions could not be used
+    return blanked(queries) if parts.blank else queries
+
+
+def _caption(parts: Parts, known: Known, queries: Sequence[Query]) -> str:
     started, test = provenance.now(), known.test
-    fitted = _ensure_fit(parts, known)
-    meter = provenance.Meter(parts.device)
     journal = Journal(known.folder / "captions.jsonl")
-    limit = _limit(parts, known.fit_key, {"generate": dict(parts.identities["generate"])})
-    generate(parts.captioner, queries_of(parts, test, parts.modality), parts.decoding, journal, limit)
+    if parts.control.speaks:
+        facts, fitted, meter = _control(parts, known, journal)
+    else:
+        facts, fitted, meter = _captioner(parts, known, queries, journal)
     rows = ranks.once(journal.latest)
     status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
     row = {
@@ -119,14 +138,41 @@ def _caption(parts: Parts, known: Known) -> str:
         "kind": "run",
         "status": status,
         "identity": known.run_key,
+        "unlabelled_fit": known.unlabelled_fit,
         "row": row,
         "rejected": [asdict(r) for r in test.rejected],
         "files": {"captions.jsonl": file_digest(known.folder / "captions.jsonl")},
+        **facts,
         **_provenance(parts, known.plan, known.fit_key, known.run_key),
     }
     if ranks.first():
         write_json(known.folder / "manifest.json", manifest)
     return status
+
+
+Work = tuple[Mapping[str, Any], Mapping[str, Any], provenance.Meter]
+"""Facts for the manifest, the row of what came before the captions, and the meter of their cost."""
+
+
+def _captioner(parts: Parts, known: Known, queries: Sequence[Query], journal: Journal) -> Work:
+    fitted = _ensure_fit(parts, known)
+    meter = provenance.Meter(parts.device)
+    limit = _limit(parts, known.fit_key, {"generate": dict(parts.identities["generate"])})
+    features = _features(parts, known.plan, known.fit_key)
+    generate(parts.captioner, queries, parts.decoding, journal, limit, features)
+    if not parts.blank:
+        return {}, fitted, meter
+    seeing = {key: value for key, value in known.run_key.items() if key != "blank"}
+    return {"seeing": _variant(known.fit_key, seeing)}, fitted, meter
+
+
+def _control(parts: Parts, known: Known, journal: Journal) -> Work:
+    """One process says it all: a control costs little beside a captioner."""
+    assert known.train is not None
+    train, test, meter = known.train.samples, known.test.samples, provenance.Meter(parts.device)
+    cache = parts.results / "cache"
+    learnt, costs = ranks.once(lambda: say(parts.control, train, test, journal, parts.device, cache))
+    return {"control": learnt}, costs, meter
 
 
 def _limit(parts: Parts, fit_key: Mapping[str, Any], asked: Mapping[str, Any]) -> Limit:
@@ -137,6 +183,21 @@ def _limit(parts: Parts, fit_key: Mapping[str, Any], asked: Mapping[str, Any]) -
         "device": provenance.device_name(parts.device),
     }
     return Limit(parts.results / "cache", about | dict(asked))
+
+
+def _features(parts: Parts, plan: Plan, fit_key: Mapping[str, Any]) -> Features | None:
+    """What the vision tower has made of pictures before, where the strategy leaves it as it is."""
+    if not allowed(parts.captioner, plan, parts.features) or not isinstance(parts.captioner, TowerCached):
+        return None
+    packages = provenance.environment()["packages"]
+    about = {
+        "checkpoint": fit_key["checkpoint"],
+        "captioner": fit_key["captioner"],
+        "device": parts.device.partition(":")[0],
+        "packages": {name: packages[name] for name in LIBRARIES},
+    }
+    files = FeatureFiles(parts.results / "cache" / "features", parts.features_gb * 2**30)
+    return Features(parts.captioner, files, about)
 
 
 def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
@@ -170,10 +231,13 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
     if ranks.first():
         write_text(folder / "config.yaml", parts.config_yaml)
     started, meter = provenance.now(), provenance.Meter(parts.device)
-    queries = queries_of(parts, train, None)
+    queries = queries_of(parts, train, parts.taught_labels)
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
     limit = _limit(parts, identity, asked)
-    done: Fitted = fit(parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit)
+    features = _features(parts, plan, identity)
+    done: Fitted = fit(
+        parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit, features
+    )
     row = {
         **asdict(done),
         "n_train": len(queries),
@@ -207,13 +271,9 @@ def _labels(parts: Parts, known: Known) -> dict[str, Any]:
         "fit_id": digest(known.fit_key)[:SHORT],
         "dataset": parts.dataset.name,
         "split": parts.split,
-        "model": parts.captioner.name,
-        "class": parts.captioner.kind,
         "weights": parts.weights,
-        "strategy": parts.strategy.name,
-        "prompt": parts.prompt.name,
-        "modality": parts.modality.name,
-        "seed": parts.seed,
+        **titles(parts, labelled=known.labelled),
+        "seed": None if parts.control.speaks else parts.seed,
         "params_total": known.plan.params_total,
         "params_trained": known.plan.params_trained,
         "params_trained_pct": known.plan.params_trained_pct,
@@ -245,10 +305,8 @@ def _costs(fitted: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], meter: 
 
 
 def _provenance(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict[str, Any]) -> dict[str, Any]:
-    """`variant` is the identity without the seed: runs that share it are repetitions of one leaderboard row."""
-    unseeded = [{k: v for k, v in fit_key.items() if k != "seed"}, {k: v for k, v in run_key.items() if k != "fit"}]
     return {
-        "variant": digest(unseeded),
+        "variant": _variant(fit_key, run_key),
         "config_hash": digest([parts.identities, parts.seed, parts.split])[:SHORT],
         "plan": asdict(plan),
         "config": dict(parts.config),
@@ -259,3 +317,8 @@ def _provenance(parts: Parts, plan: Plan, fit_key: dict[str, Any], run_key: dict
         "device": parts.device,
         "processes": ranks.world(),
     }
+
+
+def _variant(fit_key: Mapping[str, Any], run_key: Mapping[str, Any]) -> str:
+    """The identity without the seed: runs that share it are repetitions of one leaderboard row."""
+    return digest([{k: v for k, v in fit_key.items() if k != "seed"}, {k: v for k, v in run_key.items() if k != "fit"}])

@@ -125,7 +125,7 @@ def _folder(name: str) -> Callable[[Path, Sequence[Item]], Iterator[Target]]:
 
 def _leftovers(results: Path, items: Sequence[Item]) -> Iterator[Target]:
     """Damaged caches that were set aside, and what killed processes left: drafts, half-deleted folders."""
-    for path in sorted((results / "cache").glob("*.damaged-*")):
+    for path in sorted((results / "cache").rglob("*.damaged-*")):
         yield Target("leftovers", path, None)
     for root, folders, names in os.walk(results):
         for name in [name for name in folders if name.startswith(DELETED)]:

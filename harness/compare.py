@@ -16,7 +16,7 @@ from harness import config, stats
 from harness.arguments import meant, parse
 from harness.contracts import RequestError
 from harness.progress import console
-from harness.store import difference, make_folder
+from harness.store import difference, file_to_write
 from harness.tables import SEED, Run, add_averages, find_run, protocol_values, write_csv
 
 NAMED = 5  # ids in a message
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     for name in ("trials", "permutations"):
         if getattr(settings, name) < 1:
             raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
-    out = _file(settings.out) if settings.out else None
+    out = file_to_write(settings.out, ".csv") if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)
     pairing = pair(one, other, settings.protocol)
@@ -74,16 +74,6 @@ def main(argv: Sequence[str]) -> int:
         write_csv(samples, out)
         console.print(f"\nall samples: {out}", markup=False)
     return 0
-
-
-def _file(out: str) -> Path:
-    path = Path(out)
-    if path.suffix != ".csv":
-        raise RequestError(f"out={out}: expected a file that ends in .csv")
-    make_folder(path.parent, "out")
-    if path.is_dir():
-        raise RequestError(f"out={out}: expected a file to write, got a folder")
-    return path
 
 
 # ---------------------------------------------------------------- what is compared

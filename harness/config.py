@@ -23,6 +23,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from harness.arguments import meant
 from harness.contracts import RUNTIME, RequestError
 from harness.registry import conf_dir, groups
+from harness.sweeps import distinct
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         constant = {_text(o) for o in fixed}
         typed = {o.key_or_group for o in parsed}
         axes = [f"{key}={value}" for key, value in params.items() if key not in typed]
-        batches = BasicSweeper.split_arguments(_parse([*axes, *overrides]), max_batch_size=None)[0]
+        batches = distinct(BasicSweeper.split_arguments(_parse([*axes, *overrides]), max_batch_size=None)[0])
         return [_cell(_compose(name, [*b, *extra]), [text for text in b if text not in constant]) for b in batches]
 
 
@@ -120,11 +121,6 @@ def modules(cells: Iterable[Cell]) -> list[str]:
     """The modules of all classes that the cells name."""
     nodes = [node for cell in cells for node in cell.config.values() if isinstance(node, Mapping)]
     return sorted({str(node["_target_"]).rpartition(".")[0] for node in nodes if "_target_" in node})
-
-
-def summary(node: Mapping[str, Any]) -> str:
-    """What a choice is, in the words of its class; its note where it has one, as protocols do."""
-    return str(node.get("note") or inspect.getdoc(_target(str(node["_target_"]), "_target_")) or "").split("\n")[0]
 
 
 def to_yaml(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as argumen
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -97,14 +98,17 @@ class Split:
     @cached_property
     def fingerprint(self) -> str:
         """Hex sha256 over ids, captions, modalities and picture bytes: what a caption or a fit can depend on."""
-        total = hashlib.sha256()
-        for sample in self.samples:
-            digests = [image.digest() for image in sample.images]
-            fields = (sample.id, sample.caption, sample.modality, *sample.concepts, *digests)
-            for text in (*fields, ""):
-                raw = text.encode()
-                total.update(len(raw).to_bytes(8, "little") + raw)
-        return total.hexdigest()
+        return fingerprint((sample, [image.digest() for image in sample.images]) for sample in self.samples)
+
+
+def fingerprint(rows: Iterable[tuple[Sample, Sequence[str]]]) -> str:
+    """Hex sha256 over samples and the digests of their pictures."""
+    total = hashlib.sha256()
+    for sample, digests in rows:
+        for text in (sample.id, sample.caption, sample.modality, *sample.concepts, *digests, ""):
+            raw = text.encode()
+            total.update(len(raw).to_bytes(8, "little") + raw)
+    return total.hexdigest()
 
 
 class Dataset(Protocol):
@@ -136,6 +140,34 @@ class ModalitySource(Protocol):
         """One label per sample, None where there is none to give."""
 
 
+@runtime_checkable
+class Checkpointed(Protocol):
+    """A plug-in that reads a checkpoint: its content, not where it lies, is part of what a run is known by."""
+
+    def digest(self) -> str:
+        """Hex sha256 of the files that are read. Raises RequestError when there are none."""
+
+
+class ModalityClassifier(Checkpointed, Protocol):
+    """What `capbench modality fit` trains for a modality source to read. Its digest is that of the first weights."""
+
+    name: str
+
+    def steps(self, count: int) -> int:
+        """Updates that a fit on so many samples takes."""
+
+    def fit(
+        self, samples: Sequence[Sample], classes: Sequence[str], seed: int, device: str, advance: Callable[[int], None]
+    ) -> None:
+        """Train to tell the classes apart; `advance` is called with each update. Raises ImageError."""
+
+    def logits(self, samples: Sequence[Sample]) -> torch.Tensor:
+        """Of the trained classifier [samples, classes], on the CPU. Raises ImageError."""
+
+    def save(self, folder: Path, temperature: float) -> None:
+        """Write a folder that the modality source reads; its confidences are those of logits / temperature."""
+
+
 class PromptStyle(Protocol):
     """What a captioner is asked. How a model spells it (chat template) is the captioner's business."""
 
@@ -147,10 +179,14 @@ class PromptStyle(Protocol):
 
 @dataclass(frozen=True)
 class Query:
-    """A sample with its rendered question: what fit and generate work on."""
+    """A sample with its rendered question: what fit and generate work on.
+
+    `label`: the modality that the question names.
+    """
 
     sample: Sample
     prompt: str
+    label: str | None = None
 
 
 # ---------------------------------------------------------------- captioners
@@ -173,12 +209,24 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A question and its pictures as a captioner keeps them: prompt ids, and tensors by name."""
+
+    ids: Sequence[int]
+    tensors: Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Example:
-    """What a captioner sees: decoded pictures, the question and, in training, the answer."""
+    """What a captioner sees: decoded pictures, the question and, in training, the answer.
+
+    seen: what stands in the place of pictures and question when a `TowerCached` captioner has seen them before.
+    """
 
     images: tuple[Image.Image, ...]
     prompt: str
     caption: str | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True)
@@ -237,6 +285,68 @@ class Captioner(Protocol):
         """One caption per example, greedy, independent of the batch it is in."""
 
 
+@runtime_checkable
+class TowerCached(Protocol):
+    """A captioner whose vision tower need not see a picture twice, as long as no strategy touches the tower.
+
+    What is kept is what the tower gives, the input of the connector: connector and language model may be trained.
+    tower: the name of the module in which the tower lies.
+    """
+
+    tower: str
+
+    def look(self, example: Example) -> Seen:
+        """Prompt ids and pixels of one example, as the processor makes them. Works before `load`."""
+
+    def see(self, looked: Seen) -> Seen:
+        """The same with the tower's output in the place of the pixels, on the CPU."""
+
+    def given(self, batch: dict[str, torch.Tensor]) -> AbstractContextManager[None]:
+        """Makes a batch of examples that have been seen ready for the model, in place; within it the tower is left out.
+
+        A batch of pictures is left as it is.
+        """
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A captioner whose pictures take more or fewer places, so that batches of rows alike waste least."""
+
+    def places(self, size: tuple[int, int]) -> int:
+        """About how many places a picture of (width, height) takes in a prompt; reads settings, no weights."""
+
+
+# ---------------------------------------------------------------- controls
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a control says of one sample: a caption, or None and the reason. `facts` join the sample's journal row."""
+
+    caption: str | None
+    reason: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Control(Protocol):
+    """Captions without a captioner: what a score is worth is what a captioner gains over these.
+
+    `speaks` is false of the one that leaves the captioner its word. Constructors are cheap.
+    """
+
+    name: str
+    speaks: bool
+
+    def digest(self) -> str:
+        """Hex sha256 of the checkpoint it looks with, "" without one. Raises RequestError when it cannot be found."""
+
+    def learn(self, train: Sequence[Sample], device: str, features: MutableMapping[str, bytes]) -> Mapping[str, Any]:
+        """Take in the training samples; what of that belongs into the manifest. `features`: as for metrics."""
+
+    def say(self, samples: Sequence[Sample]) -> list[Said]:
+        """One answer per sample, independent of the others."""
+
+
 # ---------------------------------------------------------------- strategies
 
 
@@ -266,7 +376,7 @@ class Plan:
     @property
     def params_trained_pct(self) -> float:
         """Percent of the model's parameters and those that the strategy adds, as published counts have it."""
-        return 100 * self.params_trained / (self.params_total + self.params_added)
+        return 100 * self.params_trained / max(self.params_total + self.params_added, 1)  # a control has none
 
 
 class Strategy(Protocol):
@@ -334,8 +444,8 @@ class Metric(Protocol):
         """Name, version, options and checkpoint digest in one line: what a value depends on besides its texts."""
 
     def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
-        """Read checkpoints. `features` outlives the command: what was computed from one text or picture, by the hex
-        digest of that content and of all that it depends on."""
+        """Read checkpoints, into a shallow copy that ends with the scoring. `features` outlives the command: what was
+        computed from one text or picture, by the hex digest of that content and of all that it depends on."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
@@ -349,6 +459,8 @@ class Training:
     """Options of a fit. `batch_size` is the batch of one update; `micro_batch_size` what fits into memory at once.
 
     A learning_rate of None takes the strategy's; max_steps of None trains for `epochs`.
+    gradient_checkpointing: layers are computed again on the way back, for less memory; the update is the same.
+    optimiser: the 8-bit ones keep their moments in 8 bits, paged: on the host where the GPU is full. CUDA only.
     """
 
     epochs: float
@@ -364,6 +476,8 @@ class Training:
     save_every: Annotated[int, RUNTIME]
     log_every: Annotated[int, RUNTIME]
     workers: Annotated[int, RUNTIME]
+    gradient_checkpointing: Annotated[bool, RUNTIME] = False
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
 
     def __post_init__(self) -> None:
         """Check ranges; types are checked against the annotations before."""

@@ -7,13 +7,13 @@ with the next one, and a shard of changed sources is made again. manifest.json i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from harness import config, pool
 from harness.arguments import Arguments
-from harness.contracts import Dataset, Rejected, RequestError, Sample, Split
+from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
 from harness.data_check import load
 from harness.progress import bar, console
 from harness.shards import Encoding, Made, Order, make, settings_of
@@ -83,27 +83,18 @@ def _known(out: Path, encoding: Encoding) -> dict[str, str]:
     return {shard["file"]: shard["sha256"] for shard in manifest["shards"]}
 
 
-@dataclass(frozen=True)
-class _Known:
-    """A picture of which only the digest is asked."""
-
-    value: str
-
-    def load(self) -> Any:
-        raise NotImplementedError
-
-    def digest(self) -> str:
-        return self.value
-
-
 def _manifest(
     name: str, encoding: Encoding, splits: Sequence[Split], orders: Sequence[Order], made: Sequence[Made]
 ) -> dict[str, Any]:
     fingerprints, rejected = {}, {}
     for split in splits:
         parts = [(o, m) for o, m in zip(orders, made, strict=True) if m.split == split.name]
-        samples = [sample for order, shard in parts for sample in _with_digests(order.samples, shard.digests)]
-        fingerprints[split.name] = Split(split.name, tuple(samples)).fingerprint
+        fingerprints[split.name] = fingerprint(
+            (sample, shard.digests[sample.id])
+            for order, shard in parts
+            for sample in order.samples
+            if sample.id in shard.digests  # the others were left out
+        )
         failed = [entry for _, shard in parts for entry in shard.rejected]
         rejected[split.name] = [[entry.id, entry.reason] for entry in (*split.rejected, *failed)]
     settings = settings_of(encoding)
@@ -119,13 +110,6 @@ def _manifest(
         ],
         "rejected": rejected,
     }
-
-
-def _with_digests(samples: Sequence[Sample], digests: Mapping[str, Sequence[str]]) -> Iterator[Sample]:
-    """The samples of a shard that became rows, their pictures known by digest alone."""
-    for sample in samples:
-        if sample.id in digests:
-            yield replace(sample, images=tuple(_Known(value) for value in digests[sample.id]))
 
 
 def _report(out: Path, made: Sequence[Made], splits: Sequence[Split]) -> None:

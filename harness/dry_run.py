@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -10,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from harness import config
-from harness.contracts import Refused
-from harness.identity import Known, Parts, identify
+from harness.contracts import Refused, RequestError
+from harness.identity import Known, Parts, identify, titles
 from harness.progress import bar, console
 from harness.store import Journal, read_manifest
 from harness.tables import Run, find_runs
@@ -27,23 +28,30 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
     past = [run for run in find_runs(results) if run.status != "failed"]
     datasets: dict[str, Once] = {}
     table = Table(*COLUMNS, box=None, pad_edge=False)
-    total, unknown, refused = 0.0, 0, list[str]()
+    total, unknown = 0.0, 0
+    states, reasons = Counter[str](), dict[str, RequestError]()
     with bar("plan", len(cells)) as advance:
         for one in cells:
             try:
                 built = parts(one, datasets)
                 line, seconds = _line(built, identify(built), past)
-            except Refused as error:
-                line, seconds = ["refused", "", "", "", ""], 0.0
-                refused.append(str(error))
+            except RequestError as error:  # such as a checkpoint that is not here: the other cells are planned
+                state = "refused" if isinstance(error, Refused) else "cannot run"
+                line, seconds = [state, "", "", "", ""], 0.0
+                states[state] += 1
+                reasons.setdefault(str(error), error)
             total, unknown = total + (seconds or 0.0), unknown + (seconds is None)
             table.add_row(one.label, *line)
             advance(1)
+    if states["cannot run"] == len(cells):
+        raise next(iter(reasons.values()))
     console.print(table)
     rest = f", {unknown} more of unknown length" if unknown else ""
-    for reason in dict.fromkeys(refused):
+    for reason in reasons:
         console.print(reason, markup=False)
-    console.print(f"{len(cells)} cells, {len(refused)} refused; about {_time(total)} of work{rest}; nothing was run")
+    wrong = f", {states['cannot run']} cannot run" if states["cannot run"] else ""
+    words = f"{len(cells)} cells, {states['refused']} refused{wrong}; about {_time(total)} of work{rest}"
+    console.print(f"{words}; nothing was run", markup=False)
     return 0
 
 
@@ -80,6 +88,8 @@ def _memory(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> st
     peaks = [row["peak_memory_bytes"] for row in like if row.get("peak_memory_bytes")]
     if peaks:
         return f"{max(peaks) / 2**30:.1f} GiB"
+    if parts.control.speaks:
+        return "unknown"
     dtype = str(parts.identities["model"].get("dtype", "float32"))
     if dtype == "auto":
         dtype = "float32" if parts.weights == "embedded" else "bfloat16"
@@ -89,7 +99,8 @@ def _memory(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> st
 
 def _like(parts: Parts, past: Sequence[Run]) -> list[Mapping[str, Any]]:
     """Rows of finished runs whose costs say something about this cell."""
-    asked = {"model": parts.captioner.name, "strategy": parts.strategy.name, "weights": parts.weights}
+    names = titles(parts)
+    asked = {"model": names["model"], "strategy": names["strategy"], "weights": parts.weights}
     return [run.row for run in past if all(run.row.get(key) == value for key, value in asked.items())]
 
 

@@ -18,7 +18,7 @@ from harness.tables import AVERAGES, LEADERBOARD_COLUMNS
 if TYPE_CHECKING:
     from harness.boards import Board
 
-TEXT = ("model", "strategy", "prompt", "modality")
+TEXT = ("model", "strategy", "prompt", "modality", "control")
 HIDDEN = (
     "class",
     "rank_low",
@@ -40,19 +40,26 @@ def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
 
     `brief` also leaves out what is the same in every row, as a terminal is narrow.
     """
-    shown, rows = {}, table.to_dict("records")
+    shown, rows, empty = {}, table.to_dict("records"), _empty(table)
     for name in table.columns:
-        empty = name not in ("rank", *TEXT) and table[name].isna().all()
-        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and table[name].nunique() == 1
-        if name not in HIDDEN and not empty and not same:
+        # A control has no strategy, prompt and modality that would set the captioners apart.
+        part = table[table["control"] == ""] if name in TEXT else table
+        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1
+        if name not in HIDDEN and name not in empty and not same:
             shown[name] = [_cell(name, row) for row in rows]
     return pd.DataFrame(shown)
+
+
+def _empty(table: pd.DataFrame) -> list[str]:
+    """Columns that say nothing of any row."""
+    blank = [str(name) for name in table.columns if name not in ("rank", *TEXT) and table[name].isna().all()]
+    return [*blank, *(["control"] if not (table["control"] != "").any() else [])]
 
 
 def _cell(name: str, row: Mapping[Any, Any]) -> str:
     value = row[name]
     if pd.isna(value):
-        return "-" if name == "rank" else ""
+        return ("control" if row["control"] else "-") if name == "rank" else ""
     if name in TEXT:
         return str(value)
     if name == "rank":
@@ -62,6 +69,8 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
         return f"{value:.3f} [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
     if name in ("seeds", "n"):
         return f"{value:.0f}"
+    if name.startswith("gain_"):
+        return f"{value:+.3f}"
     return f"{value:.1f}" if name == "captions_per_s" else f"{value:.3f}"
 
 
@@ -95,8 +104,8 @@ def show(board: Board, path: Path, others: Sequence[str]) -> None:
 
 def _narrow(text: pd.DataFrame, width: int) -> list[str]:
     """The columns to leave out so that the others fit side by side: cost first, then metrics; never the overall."""
-    widths = {name: 2 + max([len(name), *map(len, text[name])]) for name in text.columns}
-    keep = ("rank", "model", "strategy", "overall")
+    widths = {name: 3 + max([len(name), *map(len, text[name])]) for name in text.columns}  # padding and divider
+    keep = ("rank", "model", "strategy", "overall", "control")
     metrics = [name for name in text.columns if name not in (*COSTS, *AVERAGES, *keep)]
     left_out: list[str] = []
     for name in [*COSTS, *metrics, *AVERAGES]:

@@ -11,9 +11,11 @@ from harness.tables import ROW_COLUMNS, Run
 def labels(variants: Mapping[str, Run]) -> dict[str, dict[str, str]]:
     """Names of the rows. Rows that would read alike get the options in which they differ: 'targeted[lora.rank=4]'."""
     names = (ROW_COLUMNS[0], "class", *ROW_COLUMNS[1:])
-    found = {key: {name: str(run.row[name]) for name in names} for key, run in variants.items()}
+    found = {
+        key: {**{name: str(run.row[name]) for name in names}, "control": run.control} for key, run in variants.items()
+    }
     for keys in _alike(found):
-        options = {key: _options(variants[key].manifest["config"]) for key in keys}
+        options = {key: _options(_used(variants[key])) for key in keys}
         differing = sorted(
             name for name in set().union(*options.values()) if len({options[k].get(name) for k in keys}) > 1
         )
@@ -38,8 +40,14 @@ def _alike(found: Mapping[str, Mapping[str, str]]) -> Sequence[list[str]]:
     return [keys for keys in groups.values() if len(keys) > 1]
 
 
+def _used(run: Run) -> Any:
+    """The configuration that a run depends on: of a control, its own."""
+    config = run.manifest["config"]
+    return config if run.control in ("", "blank") else {name: config[name] for name in ("dataset", "control")}
+
+
 def _options(config: Any, key: str = "") -> dict[str, str]:
-    ignored = {"seed", "results", "device", "threads"}
+    ignored = {"seed", "results", "device", "threads", "labels_in_training"}  # the last is seen in the modality
     if not isinstance(config, Mapping):
         return {key: str(config)}
     found: dict[str, str] = {}

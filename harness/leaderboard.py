@@ -9,20 +9,24 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.ablation import ablation_table
+from harness.ablation_files import write_ablation
 from harness.boards import Board, build, grouped
 from harness.cache import Cache
 from harness.contracts import CapBenchError, RequestError
+from harness.control_rows import controls_table, opponents, with_controls
 from harness.export import show, write_latex, write_markdown
 from harness.integrity import trusted
 from harness.progress import console
 from harness.samples import refresh
 from harness.score_table import scores_table
 from harness.significance import agreement_table, significance_table
-from harness.store import make_folder
+from harness.store import file_to_write
 from harness.subgroups import subgroups_table
 from harness.tables import (
     AGREEMENT_COLUMNS,
     BOARD_COLUMNS,
+    CONTROL_COLUMNS,
     SIGNIFICANCE_COLUMNS,
     SUBGROUP_COLUMNS,
     find_runs,
@@ -69,15 +73,20 @@ def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> lis
     refresh(runs, results)
     cache.close()
     boards: list[Board] = []
-    beside: dict[str, list[pd.DataFrame]] = {"significance": [], "agreement": [], "subgroups": []}
+    beside: dict[str, list[pd.DataFrame]] = {"significance": [], "agreement": [], "subgroups": [], "controls": []}
+    ablation: list[pd.DataFrame] = []
     for group, members in grouped(runs).items():
         board, ranked = build(group, members, trials)
-        boards.append(board)
+        found = opponents(group, members, ranked)
+        boards.append(with_controls(board, ranked, members, found, trials))
         if ranked is not None:
             beside["significance"].append(significance_table(group, ranked, permutations))
             beside["agreement"].append(agreement_table(group, ranked))
             beside["subgroups"].append(subgroups_table(group, ranked, trials))
-    columns = (SIGNIFICANCE_COLUMNS, AGREEMENT_COLUMNS, SUBGROUP_COLUMNS)
+            ablation.append(ablation_table(group, ranked, members, trials, permutations))
+            beside["controls"].append(controls_table(group, ranked, found, trials, permutations))
+    write_ablation(ablation, results)
+    columns = (SIGNIFICANCE_COLUMNS, AGREEMENT_COLUMNS, SUBGROUP_COLUMNS, CONTROL_COLUMNS)
     for (name, parts), names in zip(beside.items(), columns, strict=True):
         table = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(names))])
         write_csv(table.sort_values(list(BOARD_COLUMNS), kind="stable"), results / f"{name}.csv")
@@ -125,11 +134,8 @@ def _write(board: Board, stem: Path) -> None:
 
 def _file(out: str, results: Path) -> Path:
     """The file to write a view to. Raises RequestError when it is no table or one of the tables of `results`."""
-    path = Path(out)
-    if path.suffix not in WRITERS:
-        raise RequestError(f"out={out}: expected a file that ends in {', '.join(WRITERS)}")
-    make_folder(path.parent, "out")
-    if path.is_dir() or path.resolve().parent == results.resolve():
+    path = file_to_write(out, *WRITERS)
+    if path.resolve().parent == results.resolve():
         raise RequestError(f"out={out}: expected a file outside of results={results}, whose tables are whole")
     return path
 

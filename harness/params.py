@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     rest = [text for text in arguments.overrides if text not in own]
     settings: Settings = config.options("params", own, Settings)
     table = counted(rest, settings.variants, arguments.config_dir)
-    _print(table)
+    show(table)
     if settings.out:
         write_csv(table, Path(settings.out))
         console.print(f"parameters: {settings.out}", markup=False)
@@ -132,18 +132,19 @@ def _compared(name: str, captioner: Captioner, plan: Plan, reference: Mapping[st
         "published_pct": row["pct_of_total"],
         "published_scaling": row["adapter_scaling"],
         "published_modules": row["target_modules"],
-        "difference_pct": 100 * (plan.params_trained / _number(row["params_trained"]) - 1),
+        "difference_pct": 100 * (plan.params_trained / number(row["params_trained"]) - 1),
         "verdict": row["verdict"],
         "explanation": row["explanation"],
     }
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
+    """40.1M -> 40,100,000."""
     return float(text[:-1]) * UNITS[text[-1]]
 
 
-def _print(table: pd.DataFrame) -> None:
-    """A narrow terminal gets no regions; they are in the file."""
+def show(table: pd.DataFrame) -> None:
+    """Print it. A narrow terminal gets no regions; they are in the file."""
     shown = Table(title="trainable parameters", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     columns = SHOWN if console.width >= WIDE else tuple(name for name in SHOWN if name not in REGIONS)
     for column in columns:

@@ -61,7 +61,8 @@ def stored_cell(run: Run, results: Path, device: str | None = None) -> config.Ce
     if results.resolve() == run.folder.parent.parent.resolve():
         raise RequestError(f"results={results}: holds the run itself; give another folder for the repetition")
     changed_values = {"results": str(results)} | ({"device": device} if device else {})
-    return config.Cell(run.folder.name, {}, {**stored, **changed_values})
+    later = {} if "control" in stored else {"control": config.choice("control", "none")}  # stored by an earlier version
+    return config.Cell(run.folder.name, {}, {**stored, **later, **changed_values})
 
 
 def surroundings(run: Run) -> list[str]:

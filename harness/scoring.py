@@ -8,6 +8,7 @@ import io
 import json
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from harness.cache import Cache
 from harness.contracts import ImageError, ImageSource, Metric, Pair, Score, ScoreProtocol
+from harness.memory import release
 from harness.progress import bar, errors
 from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
 
@@ -223,6 +225,7 @@ def _scores(
         key=lambda key: (len(pairs[key].reference), pairs[key].reference, len(pairs[key].candidate), key),
     )
     if rest:
+        metric = copy(metric)  # its weights end with it: those of two metrics need not fit into memory together
         metric.load(device, cache.features)
     with bar(f"score {metric.name}", len(pairs), len(found)) as advance:
         for start in range(0, len(rest), CHUNK):
@@ -232,6 +235,8 @@ def _scores(
             cache.scores.write(good)
             found |= new
             advance(len(part))
+    del metric
+    release()
     return found
 
 

@@ -21,7 +21,7 @@ from harness.score_table import scores_table
 from harness.store import SHORT, Damaged, digest
 from harness.tables import Run, find_runs
 
-WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "seed", "dataset", "split")
+WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "control", "seed", "dataset", "split")
 COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct", "n_rejected", "n_train")
 COSTS = (
     "train_seconds", "train_samples_per_s", "generate_seconds", "captions_per_s", "seconds", "samples", "steps",
@@ -83,7 +83,9 @@ def _what(record: Run) -> list[tuple[str, str]]:
         labels[name] = record.row.get(name, node.get("name") if isinstance(node, Mapping) else node)
     labels["class"] = record.row.get("class", (stored.get("model") or {}).get("kind"))
     if _kind(record) == "fit":  # trained on "train", whatever the split and the label at inference
-        del labels["split"], labels["modality"]
+        del labels["split"]
+        if not stored.get("labels_in_training"):
+            del labels["modality"]
     state = [("status", record.status), ("error", plain(record.row.get("error")))]
     return [(name, plain(value)) for name, value in [*labels.items(), *state] if value not in (None, "")]
 
@@ -134,7 +136,7 @@ def _identity(record: Run) -> list[tuple[str, str]]:
 
 def _plan(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Counts per region, then the modules by pattern with how many layers have them."""
-    if not plan:
+    if not plan or not plan["params_total"]:  # a control has none
         return []
     trained = sum(plan["counts"].values())
     total = plan["params_total"] + plan.get("params_added", 0)

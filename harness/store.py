@@ -56,6 +56,17 @@ def make_folder(path: Path, setting: str = "results") -> Path:
     return path
 
 
+def file_to_write(out: str | Path, *suffixes: str) -> Path:
+    """The file of a setting `out`, in a folder that can be written; of one of some kinds. Raises RequestError."""
+    path = Path(out)
+    if suffixes and path.suffix not in suffixes:
+        raise RequestError(f"out={out}: expected a file that ends in {', '.join(suffixes)}")
+    make_folder(path.parent, "out")
+    if path.is_dir():
+        raise RequestError(f"out={out}: expected a file to write, got a folder")
+    return path
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace a file in one step: after a crash it holds the old text or the new one, never a part.
 
@@ -166,6 +177,13 @@ class Journal:
             file.write(b"".join(_line(row) for row in rows))
             file.flush()
             os.fsync(file.fileno())
+
+    def put_in_order(self, ids: Sequence[str]) -> None:
+        """Sort the rows like `ids`, those of one id by age and others to the end; in one step, or not at all."""
+        rows, place = self.rows(), {id_: number for number, id_ in enumerate(ids)}
+        sorted_ = sorted(rows, key=lambda row: place.get(row["id"], len(place)))
+        if sorted_ != rows:
+            write_text(self.path, b"".join(_line(row) for row in sorted_).decode())
 
     def _drop_torn_line(self) -> None:
         if not self.path.exists():

@@ -13,7 +13,7 @@ from harness.arguments import parse
 from harness.captions import read_captions
 from harness.contracts import RequestError
 from harness.progress import console, errors
-from harness.store import make_folder, read_manifest, write_text
+from harness.store import file_to_write, read_manifest, write_text
 from harness.submission_file import Checked, Format, check, compose, one_line
 from harness.tables import Run, find_runs
 
@@ -152,10 +152,7 @@ def _rows(run: Run, settings: Settings) -> list[dict[str, Any]]:
 
 
 def _save(path: Path, text: str) -> None:
-    make_folder(path.parent, "out")
-    if path.is_dir():
-        raise RequestError(f"out={path}: expected a file to write, got a folder")
-    write_text(path, text)
+    write_text(file_to_write(path), text)
 
 
 def _given(value: str | None, what: str, action: str) -> str:

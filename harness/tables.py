@@ -25,6 +25,7 @@ RUN_COLUMNS = (
     "model", "class", "weights", "strategy", "prompt", "modality", "seed", "params_total", "params_trained",
     "params_trained_pct", "train_seconds", "train_samples_per_s", "generate_seconds", "captions_per_s",
     "peak_memory_bytes", "device", "status", "error", "started_at", "finished_at", "config_hash", "code_version",
+    "control",
 )  # fmt: skip
 SCORE_COLUMNS = (
     "run_id", "protocol", "metric", "value", "ci_low", "ci_high", "n", "n_failed", "n_empty", "n_truncated",
@@ -36,14 +37,21 @@ AVERAGES = ("relevance", "factuality", "overall")
 LEADERBOARD_COLUMNS = (
     "rank", "model", "class", "strategy", "prompt", "modality", "seeds", "params_trained_pct", *METRIC_COLUMNS,
     *(name for average in AVERAGES for name in (average, f"{average}_ci_low", f"{average}_ci_high")),
-    "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes",
+    "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes", "control",
 )  # fmt: skip
 BOARD_COLUMNS = ("dataset", "split", "weights", "protocol", "data")
 SIGNIFICANCE_COLUMNS = (
     *BOARD_COLUMNS, "metric", "family", "row_a", "row_b", "difference", "ci_low", "ci_high", "p", "p_holm", "n",
 )  # fmt: skip
 AGREEMENT_COLUMNS = (*BOARD_COLUMNS, "level", "metric_a", "metric_b", "spearman", "kendall", "rows", "n")
+CONTROL_COLUMNS = (
+    *BOARD_COLUMNS, "control", "row", "metric", "difference", "ci_low", "ci_high", "p", "p_holm", "n",
+)  # fmt: skip
 SUBGROUP_COLUMNS = (*BOARD_COLUMNS, "row", "metric", "by", "group", "n", "value", "ci_low", "ci_high")
+ABLATION_COLUMNS = (
+    *BOARD_COLUMNS, "model", "strategy", "prompt", "modality", "metric", "by", "group", "n", "base", "value",
+    "difference", "change_pct", "ci_low", "ci_high", "p", "p_holm",
+)  # fmt: skip
 ROW_COLUMNS = ("model", "strategy", "prompt", "modality")  # what names a row of a leaderboard
 TEXT_COLUMNS = {"caption", "caption_a", "caption_b", "reference", "error", "id"}
 SEED = 12345  # of all resampling, as in sacrebleu: the same scores give the same intervals, everywhere
@@ -73,6 +81,11 @@ class Run:
     def read(self) -> list[dict[str, Any]]:
         """The captions in the order of the split, read now; none for a run that failed."""
         return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
+
+    @property
+    def control(self) -> str:
+        """The control that speaks in it, "blank" for a captioner on grey pictures; empty for every other run."""
+        return str(self.row.get("control") or "")
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:

@@ -20,12 +20,13 @@ from typing import Any
 
 from harness import cell, config, provenance, ranks
 from harness.contracts import Refused, RequestError, Split
+from harness.features import Mode
 from harness.identity import Parts
 from harness.progress import errors
 from harness.score import pick_device
 from harness.store import SHORT, digest, read_json, write_json
 
-GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate")
+GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate", "control")
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Settings:
     device: str
     threads: int | None
     metrics: list[str]
+    blank: bool = False  # configurations of earlier versions do not have it
+    labels_in_training: bool = False
+    features: Mode = "auto"
+    features_gb: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,8 @@ def parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
         modality=built["modality"],
         training=built["train"],
         decoding=built["generate"],
+        control=built["control"],
+        blank=settings.blank,
         identities={group: config.identity_values(one.config[group]) for group in GROUPS},
         split=settings.split,
         seed=settings.seed,
@@ -173,6 +180,9 @@ def parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
         results=Path(settings.results),
         config=one.config,
         config_yaml=config.to_yaml(one.config),
+        labels_in_training=settings.labels_in_training,
+        features=settings.features,
+        features_gb=settings.features_gb,
     )
 
 
@@ -182,8 +192,10 @@ def _early(results: Path, name: str) -> Path:
 
 
 def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
-    row = {"run_id": name, "error": cell.brief(error), "model": one.choices.get("model")}
-    row |= {"strategy": one.choices.get("lora"), "finished_at": provenance.now()}
+    control = one.choices.get("control", "none")
+    names = {"model": one.choices.get("model"), "strategy": one.choices.get("lora")}
+    names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
+    row = {"run_id": name, "error": cell.brief(error), **names, "finished_at": provenance.now()}
     cell.record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})
 
 

@@ -92,7 +92,8 @@ def main(order: Mapping[str, Any]) -> int:
         if "rows" in fault:
             limit_rows(built.captioner, fault["rows"])
         if "call" in fault:
-            break_at(built.captioner, fault["method"], fault["call"], fault["how"])
+            victim = built.control if fault.get("of") == "control" else built.captioner
+            break_at(victim, fault["method"], fault["call"], fault["how"])
     try:
         outcome = cell.run(built)
     except cell.Recorded as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -65,15 +66,31 @@ def clean(**extra: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def sweep(tmp_path_factory, worker_id) -> Path:
-    """Results of a small sweep: every model, zero-shot and fine-tuned. Made once for all workers of the tests."""
+    """Results of a small sweep: every model, zero-shot and fine-tuned. Made once for all workers of the tests.
+
+    To be looked at only: a command works on `results`, else it changes files that another worker is copying.
+    """
     from harness.cli import main
 
     base = tmp_path_factory.getbasetemp()
     results = (base if worker_id == "master" else base.parent) / "sweep"
     with FileLock(f"{results}.lock"):
         if not (results / "leaderboard.csv").exists():
-            assert main(["run", "experiment=demo", f"results={results}", *SMALL]) == 0
+            assert main(["run", "experiment=demo", "control=none", f"results={results}", *SMALL]) == 0
     return results
+
+
+@pytest.fixture
+def results(sweep, tmp_path) -> Path:
+    """The same results, for commands and changes."""
+    shutil.copytree(sweep, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def only(results: Path, pattern: str) -> Path:
+    """The one path that a pattern finds."""
+    (found,) = sorted(results.glob(pattern))
+    return found
 
 
 @pytest.fixture(scope="session")

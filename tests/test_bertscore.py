@@ -9,7 +9,7 @@ from metric_data import REFERENCES, SAMPLES, numbers, pair
 from transformers import BertConfig, BertModel
 
 from harness.contracts import RequestError
-from harness.metrics import _checkpoint
+from harness.encoders import checkpoint as _checkpoint
 from harness.metrics._text import preprocess
 from harness.metrics.bertscore import BertScore
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL, clean
+from conftest import SMALL, clean, only
 
 from harness.clean import KINDS
 from harness.cli import main
@@ -22,17 +22,6 @@ with locked(Path(sys.argv[1])):
     print(1, flush=True)
     input()
 """
-
-
-@pytest.fixture
-def results(sweep, tmp_path) -> Path:
-    shutil.copytree(sweep, tmp_path / "results")
-    return tmp_path / "results"
-
-
-def only(results: Path, pattern: str) -> Path:
-    (found,) = sorted(results.glob(pattern))
-    return found
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -57,10 +57,11 @@ def test_the_demo_is_every_model_with_every_strategy_of_the_comparison():
     cells = config.cells("run", ["experiment=demo"])
     assert {c.choices["model"] for c in cells} == set(groups()["model"])
     assert {c.choices["lora"] for c in cells} == {"none", "targeted", "full"}
+    assert {c.choices["control"] for c in cells} == set(groups()["control"])
 
 
 def test_what_is_typed_replaces_the_axis_of_an_experiment():
-    cells = config.cells("run", ["experiment=demo", "model=smolvlm", "lora=none"])
+    cells = config.cells("run", ["experiment=demo", "model=smolvlm", "lora=none", "control=none"])
     assert [dict(c.choices)["model"] for c in cells] == ["smolvlm"]
 
 
@@ -141,6 +142,7 @@ def test_every_option_of_the_stages_is_classed_and_runtime_ones_are_these():
         "Training.save_every",
         "Training.log_every",
         "Training.workers",
+        "Training.gradient_checkpointing",  # the same update, with less memory
         "Decoding.batch_size",
     }
 

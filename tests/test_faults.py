@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SMALL, capbench, clean, command
+from conftest import SMALL, capbench, clean, command, only
 
 from harness.store import Journal, file_digest
 
@@ -37,12 +37,6 @@ def undisturbed(tmp_path_factory) -> Path:
     done = capbench([*CELL, f"results={results}"], results)
     assert done.returncode == 0, done.stderr
     return results
-
-
-def only(results: Path, pattern: str) -> Path:
-    found = sorted(results.glob(pattern))
-    assert len(found) == 1, found
-    return found[0]
 
 
 def captions(results: Path) -> list[tuple[str, str]]:

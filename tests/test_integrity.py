@@ -7,23 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import SMALL
+from conftest import SMALL, only
 
 from harness.cli import main
 from harness.reproduce import surroundings
 from harness.store import Journal, file_digest, locked, read_json, read_manifest, write_json
 from harness.tables import find_run
-
-
-@pytest.fixture
-def results(sweep, tmp_path) -> Path:
-    shutil.copytree(sweep, tmp_path / "results", ignore=shutil.ignore_patterns("checkpoints"))
-    return tmp_path / "results"
-
-
-def only(results: Path, pattern: str) -> Path:
-    (found,) = sorted(results.glob(pattern))
-    return found
 
 
 def forge(run: Path) -> None:
@@ -119,8 +108,8 @@ TAMPERED = {
 }
 
 
-def test_an_untouched_folder_passes(sweep, capsys):
-    assert main(["verify", f"results={sweep}"]) == 0
+def test_an_untouched_folder_passes(results, capsys):
+    assert main(["verify", f"results={results}"]) == 0
     assert "0 problems" in capsys.readouterr().out
 
 

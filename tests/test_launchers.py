@@ -163,7 +163,9 @@ if __name__ == "__main__":
     wait_for(lambda: all((tmp_path / f"t{n}.begun").exists() for n in range(2)))
     process.kill()
     process.wait()
-    wait_for(lambda: not any(running(tmp_path / f"t{n}.begun") for n in range(2)))
+    files = [tmp_path / f"t{n}.begun" for n in range(2)]
+    wait_for(lambda: not any(map(running, files)))
+    assert [running(file) for file in files] == [False, False]
 
 
 def test_torchrun_needs_a_number_where_there_is_no_gpu(tmp_path):

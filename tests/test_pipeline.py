@@ -87,55 +87,47 @@ def test_manifests_hold_what_reproduces_a_number(sweep):
         assert losses["loss"].notna().all()
 
 
-def test_repeating_the_command_repeats_nothing(sweep, capsys):
-    before = files(sweep)
-    assert main(["run", "experiment=demo", f"results={sweep}", *SMALL]) == 0
+def test_repeating_the_command_repeats_nothing(results, capsys):
+    before = files(results)
+    assert main(["run", "experiment=demo", "control=none", f"results={results}", *SMALL]) == 0
     assert "done before" in capsys.readouterr().out
-    assert files(sweep) == before
+    assert files(results) == before
 
 
-def test_tables_are_rebuilt_byte_identically(sweep, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
+def test_tables_are_rebuilt_byte_identically(results, sweep):
     for name in ("runs.csv", "scores.csv", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"):
-        (copy / name).unlink()
-    assert main(["leaderboard", f"results={copy}"]) == 0
-    assert files(copy) == files(sweep)
+        (results / name).unlink()
+    assert main(["leaderboard", f"results={results}"]) == 0
+    assert files(results) == files(sweep)
 
 
-def test_another_inference_prompt_costs_no_fit(sweep, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
-    fits = files(copy / "fits")
-    arguments = ["model=smolvlm", "lora=targeted", "prompt=modality", "modality=oracle", f"results={copy}", *SMALL]
+def test_another_inference_prompt_costs_no_fit(results, sweep):
+    fits = files(results / "fits")
+    arguments = ["model=smolvlm", "lora=targeted", "prompt=modality", "modality=oracle", f"results={results}", *SMALL]
     assert main(["run", *arguments]) == 0
-    assert files(copy / "fits") == fits
-    assert len(pd.read_csv(copy / "runs.csv")) == len(pd.read_csv(sweep / "runs.csv")) + 1
+    assert files(results / "fits") == fits
+    assert len(pd.read_csv(results / "runs.csv")) == len(pd.read_csv(sweep / "runs.csv")) + 1
 
 
-def test_a_runtime_option_changes_no_identity(sweep, tmp_path, capsys):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
+def test_a_runtime_option_changes_no_identity(results, capsys):
     small = [item for item in SMALL if not item.startswith("generate.batch_size")]
     changed = ["generate.batch_size=5", "train.save_every=3"]
     small = [item for item in small if not item.startswith("train.save_every")]
-    assert main(["run", "model=smolvlm", "lora=targeted", f"results={copy}", *small, *changed]) == 0
+    assert main(["run", "model=smolvlm", "lora=targeted", f"results={results}", *small, *changed]) == 0
     assert "done before" in capsys.readouterr().out
 
 
-def test_two_datasets_never_share_a_table(sweep, tmp_path, capsys):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
+def test_two_datasets_never_share_a_table(results, capsys):
     small = [item for item in SMALL if not item.startswith("dataset.test")]
-    assert main(["run", "model=smolvlm", "lora=none", "dataset.test=5", f"results={copy}", *small]) == 0
+    assert main(["run", "model=smolvlm", "lora=none", "dataset.test=5", f"results={results}", *small]) == 0
     assert "another table" in capsys.readouterr().out
-    assert len(pd.read_csv(copy / "leaderboard.csv")) == 1
-    assert len(list(copy.glob("leaderboard-*.csv"))) == 2
+    assert len(pd.read_csv(results / "leaderboard.csv")) == 1
+    assert len(list(results.glob("leaderboard-*.csv"))) == 2
 
 
 @pytest.mark.parametrize("wanted", ["dataset=phantom", "split=test", "weights=embedded", "protocol=embedded"])
-def test_a_leaderboard_is_chosen_by_what_it_is_about(sweep, wanted, capsys):
-    assert main(["leaderboard", f"results={sweep}", wanted]) == 0
+def test_a_leaderboard_is_chosen_by_what_it_is_about(results, wanted, capsys):
+    assert main(["leaderboard", f"results={results}", wanted]) == 0
     assert "dataset phantom, split test" in capsys.readouterr().out
 
 
@@ -147,17 +139,17 @@ def test_a_leaderboard_is_chosen_by_what_it_is_about(sweep, wanted, capsys):
         (["trials=many"], ["trials", "expected int", "'many'"]),
     ],
 )
-def test_a_leaderboard_that_is_not_there_is_refused_in_one_line(sweep, arguments, words, capsys):
-    assert main(["leaderboard", f"results={sweep}", *arguments]) == 2
+def test_a_leaderboard_that_is_not_there_is_refused_in_one_line(results, arguments, words, capsys):
+    assert main(["leaderboard", f"results={results}", *arguments]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     for word in words:
         assert word in error
 
 
-def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(sweep, capsys, monkeypatch):
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(results, capsys, monkeypatch):
     monkeypatch.setattr("harness.progress.console.width", 80)
-    assert main(["leaderboard", f"results={sweep}"]) == 0
+    assert main(["leaderboard", f"results={results}"]) == 0
     text = capsys.readouterr().out
     assert "…" not in text
     assert "cnn_transformer" in text
@@ -186,47 +178,39 @@ def test_options_that_differ_name_their_rows(tmp_path):
     assert sorted(board["strategy"]) == ["targeted[lora.rank=2]", "targeted[lora.rank=4]"]
 
 
-def test_a_run_that_is_not_scored_yet_is_listed_unranked(sweep, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
-    shutil.rmtree(sorted((copy / "runs").iterdir())[0] / "scores")
-    assert main(["leaderboard", f"results={copy}"]) == 0
-    board = pd.read_csv(copy / "leaderboard.csv")
+def test_a_run_that_is_not_scored_yet_is_listed_unranked(results, sweep):
+    shutil.rmtree(sorted((results / "runs").iterdir())[0] / "scores")
+    assert main(["leaderboard", f"results={results}"]) == 0
+    board = pd.read_csv(results / "leaderboard.csv")
     assert list(board["rank"].isna()).count(True) == 1
     assert len(board) == len(pd.read_csv(sweep / "leaderboard.csv"))
-    assert main(["score", f"results={copy}"]) == 0
-    assert (copy / "leaderboard.csv").read_bytes() == (sweep / "leaderboard.csv").read_bytes()
+    assert main(["score", f"results={results}"]) == 0
+    assert (results / "leaderboard.csv").read_bytes() == (sweep / "leaderboard.csv").read_bytes()
 
 
-def test_a_further_metric_of_some_runs_changes_no_other_column(sweep, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
-    arguments = ["model=smolvlm", "lora=none", "metrics=[rouge1]", f"results={copy}", *SMALL]
+def test_a_further_metric_of_some_runs_changes_no_other_column(results, sweep):
+    arguments = ["model=smolvlm", "lora=none", "metrics=[rouge1]", f"results={results}", *SMALL]
     assert main(["run", *arguments]) == 0
-    board, before = pd.read_csv(copy / "leaderboard.csv"), pd.read_csv(sweep / "leaderboard.csv")
+    board, before = pd.read_csv(results / "leaderboard.csv"), pd.read_csv(sweep / "leaderboard.csv")
     pd.testing.assert_frame_equal(board[before.columns], before)
     assert list(board["rouge1"].notna()).count(True) == 1
 
 
-def test_a_corrupt_manifest_fails_its_run_only(sweep, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
-    victim = sorted((copy / "runs").iterdir())[0]
+def test_a_corrupt_manifest_fails_its_run_only(results, sweep):
+    victim = sorted((results / "runs").iterdir())[0]
     (victim / "manifest.json").write_text("{ torn")
-    assert main(["leaderboard", f"results={copy}"]) == 0
-    runs = pd.read_csv(copy / "runs.csv")
+    assert main(["leaderboard", f"results={results}"]) == 0
+    runs = pd.read_csv(results / "runs.csv")
     assert list(runs["status"]).count("failed") == 1
     assert "move the file away" in runs.loc[runs["status"] == "failed", "error"].item()
-    assert len(pd.read_csv(copy / "leaderboard.csv")) == len(pd.read_csv(sweep / "leaderboard.csv")) - 1
+    assert len(pd.read_csv(results / "leaderboard.csv")) == len(pd.read_csv(sweep / "leaderboard.csv")) - 1
 
 
-def test_edited_captions_are_refused(sweep, tmp_path, capsys):
-    copy = tmp_path / "copy"
-    shutil.copytree(sweep, copy)
-    victim = sorted((copy / "runs").iterdir())[0]
+def test_edited_captions_are_refused(results, capsys):
+    victim = sorted((results / "runs").iterdir())[0]
     path = victim / "captions.jsonl"
     path.write_text(path.read_text().replace('"caption": "', '"caption": "better ', 1))
-    assert main(["score", f"results={copy}"]) == 1
+    assert main(["score", f"results={results}"]) == 1
     assert "line 1" in capsys.readouterr().err
 
 

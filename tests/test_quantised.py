@@ -15,8 +15,9 @@ from torch import nn
 
 from harness import cell, config, worker
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
-from harness.fit import caption_loss, fit
 from harness.fit import examples as decoded
+from harness.fit import fit
+from harness.loss import caption_loss
 from model_zoo import _quantise
 from model_zoo._hf import HFCaptioner
 from tests.captioners import CONF, NAMES, TWINS, examples, loaded, make

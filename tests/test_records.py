@@ -3,10 +3,10 @@
 import json
 import shutil
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import only
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,18 +18,6 @@ from harness.ls import disk
 from harness.records import age, disk_use, find_record, inventory, patterns
 from harness.store import locked, read_manifest, write_json
 from harness.tables import find_run, find_runs
-
-
-@pytest.fixture
-def results(sweep, tmp_path) -> Path:
-    shutil.copytree(sweep, tmp_path / "results")
-    return tmp_path / "results"
-
-
-def only(results: Path, pattern: str) -> Path:
-    (found,) = sorted(results.glob(pattern))
-    return found
-
 
 # ---------------------------------------------------------------- names
 
@@ -74,12 +62,12 @@ def test_a_name_is_taken_exactly_before_it_is_taken_as_a_prefix(names, text):
 # ---------------------------------------------------------------- show
 
 
-def test_show_says_what_a_run_is_and_where_it_comes_from(sweep, capsys):
-    folder = only(sweep, "runs/smolvlm-targeted-*")
+def test_show_says_what_a_run_is_and_where_it_comes_from(results, capsys):
+    folder = only(results, "runs/smolvlm-targeted-*")
     manifest = read_manifest(folder)
-    assert main(["show", "smolvlm-targeted", f"results={sweep}"]) == 0
+    assert main(["show", "smolvlm-targeted", f"results={results}"]) == 0
     text = capsys.readouterr().out
-    scores = pd.read_csv(sweep / "scores.csv").query("run_id == @manifest['row']['run_id']")
+    scores = pd.read_csv(results / "scores.csv").query("run_id == @manifest['row']['run_id']")
     overall = scores.set_index("metric").loc["overall"]
     assert f"{overall['value']:.4f} [{overall['ci_low']:.4f}, {overall['ci_high']:.4f}], n 8" in text
     for word in (manifest["row"]["fit_id"], manifest["code_version"], "smolvlm", "phantom", "captions.jsonl"):
@@ -90,11 +78,11 @@ def test_show_says_what_a_run_is_and_where_it_comes_from(sweep, capsys):
     assert "not as it was written" not in text
 
 
-def test_show_of_a_fit_names_the_runs_that_use_it(sweep, capsys):
-    assert main(["show", "fits/smolvlm", f"results={sweep}"]) == 0
+def test_show_of_a_fit_names_the_runs_that_use_it(results, capsys):
+    assert main(["show", "fits/smolvlm", f"results={results}"]) == 0
     text = capsys.readouterr().out
     assert "final_loss" in text
-    assert only(sweep, "runs/smolvlm-targeted-*").name in text
+    assert only(results, "runs/smolvlm-targeted-*").name in text
     assert "adapter/" in text
 
 
@@ -113,17 +101,17 @@ def test_show_of_damaged_files_says_so_and_shows_the_rest(results, capsys):
 @pytest.mark.parametrize(
     "words", [["show"], ["show", "a", "b"], ["diff", "a"], ["reproduce"], ["show", "nothing-like-it"]]
 )
-def test_a_wrong_number_of_names_or_a_wrong_one_is_refused_in_one_line(sweep, words, capsys):
+def test_a_wrong_number_of_names_or_a_wrong_one_is_refused_in_one_line(results, words, capsys):
     key = "source" if words[0] == "reproduce" else "results"
-    assert main([*words, f"{key}={sweep}"]) == 2
+    assert main([*words, f"{key}={results}"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 # ---------------------------------------------------------------- diff
 
 
-def test_a_run_differs_from_itself_in_nothing(sweep, capsys):
-    assert main(["diff", "smolvlm-none", "smolvlm-none", f"results={sweep}"]) == 0
+def test_a_run_differs_from_itself_in_nothing(results, capsys):
+    assert main(["diff", "smolvlm-none", "smolvlm-none", f"results={results}"]) == 0
     assert "equal: status, identity, configuration, code version, environment" in capsys.readouterr().out
 
 
@@ -155,10 +143,10 @@ def test_two_runs_with_fits_differ_in_their_whole_identities(sweep):
     assert "plan" not in compare(left, right, trials=10)
 
 
-def test_two_fits_are_compared_and_a_fit_with_a_run_is_refused(sweep, capsys):
-    assert main(["diff", "fits/smolvlm", "fits/qwen2_vl", f"results={sweep}"]) == 0
+def test_two_fits_are_compared_and_a_fit_with_a_run_is_refused(results, capsys):
+    assert main(["diff", "fits/smolvlm", "fits/qwen2_vl", f"results={results}"]) == 0
     assert 'captioner.name: "smolvlm" -> "qwen2_vl"' in capsys.readouterr().out
-    assert main(["diff", "fits/smolvlm", "runs/smolvlm-none", f"results={sweep}"]) == 2
+    assert main(["diff", "fits/smolvlm", "runs/smolvlm-none", f"results={results}"]) == 2
     assert "two runs or two fits" in capsys.readouterr().err
 
 
@@ -176,11 +164,11 @@ def test_lists_of_modules_differ_by_pattern():
 # ---------------------------------------------------------------- ls
 
 
-def test_ls_lists_every_folder_and_its_size(sweep, tmp_path, capsys):
-    assert main(["ls", f"results={sweep}", f"out={tmp_path / 'ls.csv'}"]) == 0
+def test_ls_lists_every_folder_and_its_size(results, tmp_path, capsys):
+    assert main(["ls", f"results={results}", f"out={tmp_path / 'ls.csv'}"]) == 0
     text = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "ls.csv").set_index("folder")
-    folders = [path for kind in ("fits", "runs") for path in (sweep / kind).iterdir()]
+    folders = [path for kind in ("fits", "runs") for path in (results / kind).iterdir()]
     assert set(table.index) == {folder.name for folder in folders}
     for folder in folders:
         assert folder.name in text
@@ -189,8 +177,8 @@ def test_ls_lists_every_folder_and_its_size(sweep, tmp_path, capsys):
     assert set(table["status"]) == {"ok"}
     assert not table["orphaned"].any()
     assert (table.loc[table["kind"] == "fit", "users"] == 1).all()
-    sizes = disk(sweep, inventory(sweep))
-    assert sum(sizes.values()) == 2 * sizes["all"] == 2 * disk_use(sweep)
+    sizes = disk(results, inventory(results))
+    assert sum(sizes.values()) == 2 * sizes["all"] == 2 * disk_use(results)
 
 
 def test_ls_tells_orphaned_unfinished_failed_and_running_apart(results):

@@ -17,6 +17,7 @@ from harness import cell
 LOGGED = "train.log_every=3"
 FITS = {
     "targeted": ["model=smolvlm", "lora=targeted", "lora.dropout=0.3", LOGGED],
+    "features": ["model=smolvlm", "lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.3", LOGGED, "features=on"],
     "accumulated": ["model=smolvlm", "lora=targeted", "lora.dropout=0.3", LOGGED, "train.micro_batch_size=2"],
     "hybrid": ["model=smolvlm", "lora=hybrid", "lora.dropout=0.3", LOGGED],
     "full": [
@@ -40,7 +41,12 @@ def losses(results: Path) -> pd.DataFrame:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    ["targeted", "full", *(pytest.param(name, marks=pytest.mark.long) for name in ("accumulated", "hybrid"))],
+    [
+        "targeted",
+        "full",
+        "features",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("accumulated", "hybrid")),
+    ],
 )
 def test_a_killed_fit_ends_as_if_undisturbed(name, tmp_path):
     whole, torn = tmp_path / "whole", tmp_path / "torn"

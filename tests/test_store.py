@@ -132,3 +132,14 @@ def test_a_lock_of_a_killed_process_does_not_block(tmp_path):
     with locked(tmp_path):
         write_json(tmp_path / "x.json", {})
     assert (tmp_path / "x.json").exists()
+
+
+def test_rows_are_put_in_order_with_what_came_before_them(tmp_path):
+    journal = Journal(tmp_path / "captions.jsonl")
+    journal.append([{"id": id_, "try": n} for n, id_ in enumerate(["c", "a", "x", "b", "a"])])
+    journal.put_in_order(["a", "b", "c"])
+    assert [(row["id"], row["try"]) for row in journal.rows()] == [("a", 1), ("a", 4), ("b", 3), ("c", 0), ("x", 2)]
+    assert [row["try"] for row in journal.latest()] == [4, 3, 0, 2]
+    before = journal.path.stat().st_mtime_ns
+    journal.put_in_order(["a", "b", "c"])
+    assert journal.path.stat().st_mtime_ns == before

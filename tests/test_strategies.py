@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from harness import config
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
-from harness.fit import caption_loss, examples, fit
+from harness.fit import examples, fit
+from harness.loss import caption_loss
 from harness.registry import groups
 
 CELLS = [(model, lora) for model in groups()["model"] for lora in groups()["lora"]]

@@ -54,7 +54,7 @@ def test_a_users_folder_adds_to_the_wheels_conf(installed, tmp_path):
 
 
 def test_the_wheel_holds_every_yaml_and_twin(installed):
-    embedded = ("model_zoo/embedded", "harness/metrics/embedded")
+    embedded = ("model_zoo/embedded", "harness/metrics/embedded", "harness/modality/embedded")
     for folder, inside in ((ROOT / "conf", "harness/conf"), *((ROOT / inside, inside) for inside in embedded)):
         ours = {p.relative_to(folder) for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
         theirs = {p.relative_to(installed / inside) for p in (installed / inside).rglob("*") if p.is_file()}

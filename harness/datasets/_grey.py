@@ -29,12 +29,35 @@ def value_range(values: NDArray[Any]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
+class Widened(Image.Image):
+    """A grey picture as RGB. The three channels are made when they are first used, as Pillow itself reads files."""
+
+    def __init__(self, grey: Image.Image) -> None:
+        super().__init__()
+        grey.load()
+        grey.readonly = 1  # who writes into it gets a copy
+        self._mode, self._size = "RGB", grey.size
+        self.info = {**grey.info, GREY: True}
+        self._grey = grey
+
+    def load(self) -> Any:
+        """Pillow calls this before it touches a pixel."""
+        if self._im is None:
+            self.im = self._grey.convert("RGB").im
+        return super().load()
+
+    def getchannel(self, channel: int | str) -> Image.Image:
+        """Any of the three, at no cost as long as nothing else was asked for."""
+        return self._grey if self._im is None else super().getchannel(channel)
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB that remembers whether it was grey: readers may then take one channel for all."""
-    grey = image.mode in ("1", "L")
+    if image.mode in ("1", "L"):
+        return Widened(image if image.mode == "L" else image.convert("L"))
     if image.mode == "RGB":
         image.load()  # and no copy; the file may be closed
     else:
         image = image.convert("RGB")
-    image.info[GREY] = grey
+    image.info[GREY] = False
     return image
