@@ -20,6 +20,7 @@ from harness.feature_files import FeatureFiles
 from harness.features import LIBRARIES, Features, allowed
 from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
+from harness.halves import warn_if_slow
 from harness.identity import Known, Parts, identify, queries_of, titles
 from harness.leaks import refuse_leaks
 from harness.memory import Limit
@@ -204,11 +205,11 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
     """A loaded captioner with the fit's weights in place; the fit's row of costs."""
     folder = known.fit_folder
     if folder is None or known.train is None:
-        parts.captioner.load(parts.device)
+        _load(parts)
         return {}
     with ranks.held(locked(folder)):
         manifest = ranks.once(lambda: read_manifest(folder))
-        parts.captioner.load(parts.device)
+        _load(parts)
         if manifest is not None and manifest["status"] == "ok":
             same_identity(folder, manifest["identity"], known.fit_key)
             _check_files(folder, manifest["files"])
@@ -217,6 +218,12 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
             row: Mapping[str, Any] = manifest["row"]
             return row
         return _fit(parts, known.plan, known.fit_key, known.train, folder)
+
+
+def _load(parts: Parts) -> None:
+    parts.captioner.load(parts.device)
+    for dtype in {parameter.dtype for parameter in parts.captioner.model.parameters()}:
+        warn_if_slow(f"model {parts.captioner.name}", dtype, parts.device)
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:

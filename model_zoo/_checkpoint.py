@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
+from harness.content import content_hash
 from harness.contracts import RequestError
 from model_zoo import _found
 
@@ -112,10 +113,8 @@ def digest(path: Path, patterns: Iterable[str] = FILES) -> str:
     """Hex sha256 over names and contents of the checkpoint's files; where the folder lies does not matter."""
     total = hashlib.sha256()
     for file in files(path, patterns):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256")
         name = file.name.encode()
-        total.update(len(name).to_bytes(8, "little") + name + content.digest())
+        total.update(len(name).to_bytes(8, "little") + name + content_hash(file))
     return total.hexdigest()
 
 

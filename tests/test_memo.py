@@ -11,17 +11,17 @@ from contextlib import closing
 import pytest
 from PIL import Image
 
+from harness import memo as memo_module
 from harness.contracts import ImageError, RequestError
-from harness.datasets import _memo
 from harness.datasets._images import FileImage
-from harness.datasets._memo import Memo
 from harness.datasets._view import View
+from harness.memo import Memo
 
 
 @pytest.fixture
 def settled(monkeypatch):
     """Files of this second count as settled."""
-    monkeypatch.setattr(_memo, "SETTLED", 0)
+    monkeypatch.setattr(memo_module, "SETTLED", 0)
 
 
 @pytest.fixture
@@ -128,11 +128,11 @@ def test_a_damaged_memory_is_no_answer(damage, settled, path, tmp_path):
     folder = tmp_path / "cache"
     Memo(str(folder)).ask("q", path, "", Asked())
     if damage == "file":
-        (folder / _memo.FILE).write_bytes(b"no database at all, but long enough to be looked at" * 100)
+        (folder / memo_module.FILE).write_bytes(b"no database at all, but long enough to be looked at" * 100)
         for more in ("-wal", "-shm"):
-            (folder / f"{_memo.FILE}{more}").unlink(missing_ok=True)
+            (folder / f"{memo_module.FILE}{more}").unlink(missing_ok=True)
     else:
-        with closing(sqlite3.connect(folder / _memo.FILE)) as connection, connection:
+        with closing(sqlite3.connect(folder / memo_module.FILE)) as connection, connection:
             connection.execute("UPDATE known SET value = CAST(substr(value, 1, length(value) - 1) || 'X' AS BLOB)")
     memo, answer = Memo(str(folder)), Asked()
     for _ in range(2):
@@ -180,9 +180,9 @@ def test_it_survives_a_fork_and_a_pickle(settled, path, tmp_path):
 
 WRITER = """
 import sys
-from harness.datasets._memo import Memo
-from harness.datasets import _memo
-_memo.SETTLED = 0
+from harness.memo import Memo
+from harness import memo as memo_module
+memo_module.SETTLED = 0
 memo = Memo(sys.argv[1])
 for number in range(300):
     name = sys.argv[3] if number >= 150 else ""

@@ -68,16 +68,30 @@ class Task:
         return Pair(self.references[place], self.systems[system][place], self.images[str(place)])
 
 
-def make_task(captions: Sequence[str], systems: int, samples: int) -> Task:
-    """The higher a system's number, the more words it drops and the more captions of other pictures it gives."""
+def make_task(captions: Sequence[str], systems: int, samples: int, folder: Path) -> Task:
+    """The higher a system's number, the more words it drops and the more captions of other pictures it gives.
+
+    The pictures are drawn, and lie as files in `folder`.
+    """
     references = list(captions[:samples])
     made = []
     for system in range(systems):
         rng = random.Random(system)
         made.append([_candidate(text, references, rng, 0.1 + 0.08 * system) for text in references])
-    cell = config.cells("run", [f"dataset.test={len(references)}", "dataset.size=224"])[0]
-    pictures = config.build(cell, "dataset").load("test").samples
-    return Task(references, made, {str(place): sample.images[0] for place, sample in enumerate(pictures)})
+    return Task(references, made, _pictures(len(references), folder))
+
+
+def _pictures(count: int, folder: Path) -> dict[str, ImageSource]:
+    drawn = config.build(config.cells("run", [f"dataset.test={count}", "dataset.size=224"])[0], "dataset")
+    folder.mkdir()
+    names = [f"{place}.png" for place in range(count)]
+    for name, sample in zip(names, drawn.load("test").samples, strict=True):
+        sample.images[0].load().save(folder / name)
+    table = pd.DataFrame({"id": range(count), "image": names, "caption": "-", "split": "test"})
+    table.to_csv(folder / "table.csv", index=False)
+    wanted = ["dataset=table", f"dataset.path={folder / 'table.csv'}", f"dataset.cache={folder / 'cache'}"]
+    read = config.build(config.cells("run", wanted)[0], "dataset").load("test").samples
+    return {sample.id: sample.images[0] for sample in read}
 
 
 def _candidate(text: str, others: Sequence[str], rng: random.Random, noise: float) -> str:
@@ -236,9 +250,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="networks of two layers, to try the benchmark out")
     chosen = parser.parse_args()
     texts = [text for text in read_captions(chosen.captions, "captions").values() if text.strip()]
-    task = make_task(texts, chosen.systems, chosen.samples)
     console, rows = Console(width=200), []
     with TemporaryDirectory(prefix="metrics-") as scratch:
+        task = make_task(texts, chosen.systems, chosen.samples, Path(scratch) / "pictures")
         folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
         setting = Setting(task, folders, 2 if chosen.tiny else 12, chosen.dtype)
         spawn = get_context("spawn")

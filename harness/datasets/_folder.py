@@ -14,8 +14,8 @@ from pathlib import Path
 
 from harness.contracts import RequestError
 from harness.datasets._images import FileImage, StoredImage
-from harness.datasets._memo import Memo
 from harness.datasets._zip import ZipImage, zip_members
+from harness.memo import Memo
 
 DEPTH = 4  # folders below the root that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm")

@@ -20,9 +20,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from harness.contracts import UNKNOWN, ImageError
 from harness.datasets._dicom import decode_dicom, modality_of_dicom
 from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8, value_range
-from harness.datasets._memo import Memo
 from harness.datasets._nifti import decode_nifti, is_nifti
 from harness.datasets._view import PLAIN, View
+from harness.memo import Memo
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 """Nothing else is tried: Pillow knows some 40 formats, one of which starts Ghostscript."""

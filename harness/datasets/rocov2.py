@@ -13,11 +13,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from harness.contracts import RUNTIME, RequestError, Split
 from harness.datasets._folder import open_folder
-from harness.datasets._memo import Memo
 from harness.datasets._paths import given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
 from harness.datasets._split import Check, Rules, split_of_folder
 from harness.datasets._wording import Clean
+from harness.memo import Memo
 
 
 class RocoV2:

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from harness.contracts import RUNTIME, SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
 from harness.datasets._images import FileImage, StoredImage
-from harness.datasets._memo import Memo
 from harness.datasets._parquet import ParquetImage
 from harness.datasets._paths import as_path, given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
@@ -27,6 +26,7 @@ from harness.datasets._table_cells import (
 from harness.datasets._table_rows import SUFFIXES, Row, Rows, read_rows
 from harness.datasets._view import View, view_of
 from harness.datasets._wording import Clean
+from harness.memo import Memo
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
 from harness.encoders.files import hash_files
 from harness.encoders.packages import missing_package, version
+from harness.halves import warn_if_slow
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Texts, score_distinct
 
@@ -95,7 +96,9 @@ class AlignScore:
         self._split = splitter()
         positions = net.base_model.config.max_position_embeddings - net.base_model.config.pad_token_id - 1
         self._limit = min(MAX_TOKENS, positions)
-        self._net = net.to(device=device, dtype=getattr(torch, self.dtype)).eval()
+        dtype = getattr(torch, self.dtype)
+        warn_if_slow(f"metric {self.name}", dtype, device)
+        self._net = net.to(device=device, dtype=dtype).eval()
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
+from harness.halves import warn_if_slow
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class BertScore:
             # The slow tokenizer is the library's default; a fast one changes some models' scores.
             self._tokenizer: PreTrainedTokenizerBase = get_tokenizer(folder, use_fast=False)
             # Not the library's get_model: it takes any path that has "t5" somewhere in it for a T5.
-            model = AutoModel.from_pretrained(folder, dtype=getattr(torch, self.dtype))
+            dtype = getattr(torch, self.dtype)
+            model = AutoModel.from_pretrained(folder, dtype=dtype)
+        warn_if_slow(f"metric {self.name}", dtype, device)
         self._tokenizer.model_max_length = min(self._tokenizer.model_max_length, MAX_TOKENS)
         self._model: nn.Module = self._shorten(model).to(device).eval()
 

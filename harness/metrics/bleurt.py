@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
+from harness.halves import warn_if_slow
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct
 
@@ -81,7 +82,9 @@ class Bleurt:
             )
         self._check(info)
         self._limit = min(MAX_TOKENS, model.config.max_position_embeddings)
-        self._model: Any = model.to(device=device, dtype=getattr(torch, self.dtype)).eval()
+        dtype = getattr(torch, self.dtype)
+        warn_if_slow(f"metric {self.name}", dtype, device)
+        self._model: Any = model.to(device=device, dtype=dtype).eval()
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""

@@ -32,8 +32,8 @@ class Memo:
     The file is opened at the first question, so that building a dataset touches nothing.
     """
 
-    def __init__(self, folder: str, *, anew: bool = False) -> None:
-        self.path, self.anew = Path(folder) / FILE, anew
+    def __init__(self, folder: str, *, anew: bool = False, file: str = FILE) -> None:
+        self.path, self.anew = Path(folder) / file, anew
         self._asked: set[bytes] = set()
         self._forget_connection()
 
