@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from harness import memory, ranks
+from harness.ahead import Ahead
 from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query
 from harness.features import Features
 from harness.lengths import longest_first
@@ -40,10 +42,14 @@ def generate(
     todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
-    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance:
+    read = partial(_read, features=features)
+    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
         while todo:
-            batches = [todo[start * size : (start + 1) * size] for start in range(ranks.world())]
-            parts = ranks.gather(_attempt(captioner, batches[ranks.rank()], decoding, features))
+            batches = [todo[start * size : (start + 1) * size] for start in range(2 * ranks.world())]
+            mine, next_mine = batches[ranks.rank() :: ranks.world()]
+            ahead.expect([*mine, *next_mine])
+            batches = batches[: ranks.world()]
+            parts = ranks.gather(_attempt(captioner, mine, decoding, ahead, features))
             rows = [row for part in parts for row in part or ()]
             if rows and ranks.first():
                 journal.append(rows)
@@ -72,12 +78,12 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: memory.Limit) 
 
 
 def _attempt(
-    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, features: Features | None
+    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[Row] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
     try:
-        rows = _caption(captioner, batch, decoding, features)
+        rows = _caption(captioner, batch, decoding, ahead, features)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_shortage(error):
             raise
@@ -88,13 +94,16 @@ def _attempt(
     return None
 
 
-def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding, features: Features | None) -> list[Row]:
+def _caption(
+    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+) -> list[Row]:
     """One journal row per query, in the order of the batch."""
     rows: dict[str, Row] = {}
     readable: list[tuple[Query, Example]] = []
     for query in batch:
         try:
-            readable.append((query, _example(query, features)))
+            example = ahead.take(query)
+            readable.append((query, features.see(query, example) if features and not example.seen else example))
         except ImageError as error:
             rows[query.sample.id] = _failed(query, str(error))
     if readable:
@@ -104,13 +113,12 @@ def _caption(captioner: Captioner, batch: Sequence[Query], decoding: Decoding, f
     return [rows[query.sample.id] for query in batch]
 
 
-def _example(query: Query, features: Features | None) -> Example:
-    """What the captioner gets: pictures, or what it has made of them before."""
+def _read(query: Query, features: Features | None) -> Example:
+    """What the captioner gets: what it has made of the pictures before, or else the pictures."""
     known = features.known(query) if features else None
     if known is not None:
         return Example((), query.prompt, seen=known)
-    example = Example(tuple(image.load() for image in query.sample.images), query.prompt)
-    return features.see(query, example) if features else example
+    return Example(tuple(image.load() for image in query.sample.images), query.prompt)
 
 
 def _ok(query: Query, output: Generated) -> Row:
