@@ -24,7 +24,7 @@ demo: env
 	$(BIN)/capbench run experiment=demo
 
 test: env lint
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # What takes minutes: every captioner with every strategy.
 long: env

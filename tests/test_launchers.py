@@ -28,8 +28,12 @@ def request(folder, kinds, width=2, devices=(), **values):
     return Sweep(launcher_work.work, tasks, width, devices, folder / "launcher")
 
 
+WARM = ["harness.worker", "model_zoo.smolvlm"]
+"""The server outlives the tests here: cells of later ones are forked from it, and would each import torch anew."""
+
+
 def launch(launcher, sweep):
-    launcher.prepare([])
+    launcher.prepare(WARM)
     return dict(launcher.launch(sweep))
 
 
