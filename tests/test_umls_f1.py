@@ -72,6 +72,7 @@ def test_concepts_of_real_captions(metrics, row):
     [
         ("a kidney stone", {"C0022650"}),  # the longest name, no kidney inside it
         ("kidney stone in the kidney", {"C0022650", "C0022646"}),
+        ("small bowel obstruction", {"C0021843"}),  # of names that overlap only the longest: no small bowel
         ("PET/CT", {"C1699633"}),
         ("postero-anterior, posteroanterior", {"C1996865"}),
         ("haemorrhage and hemorrhages", {"C0019080"}),

@@ -144,9 +144,12 @@ def umls_f1() -> Calls:
     cat = _medcat.build(EMBEDDED)
 
     def concepts(text: str) -> set[str]:
-        found = list(cat.get_entities(text).get("entities", {}).values())
-        inner = [one for one in found if any(_within(one, other) for other in found)]
-        return {entity["cui"] for entity in found if entity not in inner}
+        kept: list[Mapping[str, Any]] = []
+        found = cat.get_entities(text).get("entities", {}).values()
+        for entity in sorted(found, key=lambda entity: entity["start"] - entity["end"]):
+            if not any(_overlap(entity, other) for other in kept):
+                kept.append(entity)
+        return {entity["cui"] for entity in kept}
 
     def run(pairs: Sequence[Pair]) -> list[float]:
         values = []
@@ -158,6 +161,6 @@ def umls_f1() -> Calls:
     return run
 
 
-def _within(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """MedCAT keeps some names inside longer ones with this tokenizer; its documentation says that it does not."""
-    return bool(other["start"] <= one["start"] and one["end"] <= other["end"] and one["id"] != other["id"])
+def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """MedCAT keeps some names that overlap longer ones with this tokenizer; its documentation says that it does not."""
+    return bool(one["start"] < other["end"] and other["start"] < one["end"])
