@@ -103,7 +103,7 @@ def _caption(
     for query in batch:
         try:
             example = ahead.take(query)
-            readable.append((query, features.see(query, example) if features and not example.seen else example))
+            readable.append((query, features.see(query, example) if features and example.seen is None else example))
         except ImageError as error:
             rows[query.sample.id] = _failed(query, str(error))
     if readable:
