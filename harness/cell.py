@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import provenance, ranks
+from harness import engine, memory, provenance, ranks
 from harness.blank import blanked
 from harness.contracts import (
     CapBenchError,
     Plan,
     Query,
+    Speak,
     Split,
     TowerCached,
 )
@@ -66,6 +69,8 @@ def run(parts: Parts) -> Outcome:
         rows_per_process(parts.training)  # a wrong request, known before the work begins
         check_options(parts.training, parts.device)
     allowed(parts.captioner, known.plan, parts.features)
+    if not parts.control.speaks:
+        engine.check(parts.captioner, parts.decoding, parts.device)
     with ranks.held(locked(known.folder)):
         manifest = ranks.once(lambda: read_manifest(known.folder))
         if manifest is not None:
@@ -160,11 +165,40 @@ def _captioner(parts: Parts, known: Known, queries: Sequence[Query], journal: Jo
     meter = provenance.Meter(parts.device)
     limit = _limit(parts, known.fit_key, {"generate": dict(parts.identities["generate"])})
     features = _features(parts, known.plan, known.fit_key)
-    generate(parts.captioner, queries, parts.decoding, journal, limit, features)
+    with _engine(parts, known, queries) as speak:
+        generate(parts.captioner, queries, parts.decoding, journal, limit, features, speak)
     if not parts.blank:
         return {}, fitted, meter
     seeing = {key: value for key, value in known.run_key.items() if key != "blank"}
     return {"seeing": _variant(known.fit_key, seeing)}, fitted, meter
+
+
+@contextmanager
+def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Speak]:
+    """What makes the captions. Raises CapBenchError where another engine says something else than the captioner."""
+    if parts.decoding.engine == "transformers":
+        yield parts.captioner.generate
+        return
+    merge = _as_stored(parts, known)
+    with engine.started(parts.captioner, parts.decoding, parts.device, engine.probes(queries), merge) as (found, speak):
+        if not found.healthy:
+            raise CapBenchError(
+                f"generate.engine={parts.decoding.engine} for model={parts.captioner.name}: its captions differ from "
+                f"the captioner's own ({found.first}); use transformers"
+            )
+        yield speak
+
+
+def _as_stored(parts: Parts, known: Known) -> Callable[[], None]:
+    """The captioner with its adapter as the fit has stored it, and what folds it in."""
+    if known.fit_folder is None:
+        return lambda: None
+    del parts.captioner.model  # there may be no room for two
+    memory.release()
+    _load(parts)
+    model = parts.strategy.attach(parts.captioner, known.plan)
+    parts.strategy.load(model, known.plan, known.fit_folder / "adapter")
+    return partial(parts.strategy.merge, model)
 
 
 def _control(parts: Parts, known: Known, journal: Journal) -> Work:

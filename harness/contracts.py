@@ -285,6 +285,10 @@ class Captioner(Protocol):
         """One caption per example, greedy, independent of the batch it is in."""
 
 
+Speak = Callable[[Sequence[Example], "Decoding"], list[Generated]]
+"""One caption per example, greedy: `Captioner.generate`, or another engine's."""
+
+
 @runtime_checkable
 class TowerCached(Protocol):
     """A captioner whose vision tower need not see a picture twice, as long as no strategy touches the tower.
@@ -306,6 +310,33 @@ class TowerCached(Protocol):
 
         A batch of pictures is left as it is.
         """
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A captioner whose language model another engine can run: it gives the embedded prompt, and takes token ids back.
+
+    stops: token ids that end a caption.
+    """
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Token ids that end a caption."""
+
+    def unexportable(self) -> str | None:
+        """Why its language model cannot leave it as it is now; None when it can."""
+
+    def export(self, folder: Path) -> None:
+        """Write the language model, merged, as a transformers checkpoint of its own."""
+
+    def embed(self, example: Example) -> torch.Tensor:
+        """Pictures and question as the language model gets them: (places, width)."""
+
+    def give_up_language(self) -> None:
+        """Free the memory of the language layers; `embed` works on."""
+
+    def caption(self, ids: Sequence[int]) -> Generated:
+        """What the generated token ids say."""
 
 
 @runtime_checkable
@@ -499,11 +530,17 @@ class Training:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Options of generation: greedy, the repetition penalty always passed explicitly."""
+    """Options of generation: greedy, the repetition penalty always passed explicitly.
+
+    kv_cache: keys and values of a batch grow by each token (dynamic), or have their full size from the start (static),
+    with the step compiled by torch.compile (compiled). engine: what runs the language model.
+    """
 
     max_new_tokens: int
     repetition_penalty: float
     batch_size: Annotated[int, RUNTIME]
+    kv_cache: Annotated[Literal["dynamic", "static", "compiled"], RUNTIME] = "dynamic"
+    engine: Literal["transformers", "vllm"] = "transformers"
 
     def __post_init__(self) -> None:
         """Check ranges; types are checked against the annotations before."""

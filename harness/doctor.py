@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from harness import config, provenance
+from harness import config, engine, memory, provenance
 from harness.arguments import parse
-from harness.contracts import CapBenchError, Captioner, Example, Refused, RequestError, Strategy
+from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
 from harness.halves import slowdown
 from harness.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
 from harness.progress import bar, console
@@ -103,12 +104,34 @@ def _findings(cell: config.Cell, captioner: Captioner, strategy: Strategy, sampl
     split = config.build(cell, "dataset").load(settings.split)
     usable = islice(split.samples, samples)
     examples = [Example(tuple(image.load() for image in sample.images), PROMPTS[0]) for sample in usable]
+    decoding: Decoding = config.build(cell, "generate")
+    engine.check(captioner, decoding, device)
     captioner.load(device)
-    patient = Patient(captioner, examples, config.build(cell, "generate"))
+    patient = Patient(captioner, examples, decoding)
     yield from check_batches(patient)
-    if strategy.trains:
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        if strategy.trains:
             yield from check_adapter(patient, strategy, fresh, Path(folder))
+        if decoding.engine != "transformers":
+            del patient.captioner.model, captioner  # there may be no room for two
+            memory.release()
+            yield _engine(fresh(), strategy, Path(folder), patient, device)
+
+
+def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, patient: Patient, device: str) -> Finding:
+    """The other engine's captions beside the captioner's, both with the adapter that was moved at random."""
+    merge: Callable[[], None] = _nothing
+    if any(adapter.iterdir()):
+        plan = strategy.plan(captioner)
+        model = strategy.attach(captioner, plan)
+        strategy.load(model, plan, adapter)
+        merge = partial(strategy.merge, model)
+    with engine.started(captioner, patient.decoding, device, patient.examples, merge) as (finding, _):
+        return finding
+
+
+def _nothing() -> None:
+    """Nothing was adapted."""
 
 
 def _print_environment(results: Path) -> None:

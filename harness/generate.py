@@ -9,7 +9,7 @@ from typing import Any
 
 from harness import memory, ranks
 from harness.ahead import Ahead
-from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query
+from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query, Speak
 from harness.features import Features
 from harness.lengths import longest_first
 from harness.progress import bar
@@ -25,6 +25,7 @@ def generate(
     journal: Journal,
     limit: memory.Limit | None = None,
     features: Features | None = None,
+    speak: Speak | None = None,
 ) -> None:
     """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
@@ -35,6 +36,7 @@ def generate(
 
     Batches are of rows alike, the longest first. Of several processes each takes one batch of a round; process 0 writes
     the rows of each round, and puts them into the order of the queries when all are there.
+    speak: the engine that makes the captions, the captioner itself where none is given.
     """
     done = ranks.once(lambda: {row["id"] for row in journal.rows() if row["status"] == "ok"})
     limit = limit or memory.Limit()
@@ -42,6 +44,7 @@ def generate(
     todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
+    speak = speak or captioner.generate
     read = partial(_read, features=features)
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
         while todo:
@@ -49,7 +52,7 @@ def generate(
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
             ahead.expect([*mine, *next_mine])
             batches = batches[: ranks.world()]
-            parts = ranks.gather(_attempt(captioner, mine, decoding, ahead, features))
+            parts = ranks.gather(_attempt(speak, mine, decoding, ahead, features))
             rows = [row for part in parts for row in part or ()]
             if rows and ranks.first():
                 journal.append(rows)
@@ -78,12 +81,12 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: memory.Limit) 
 
 
 def _attempt(
-    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[Row] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
     try:
-        rows = _caption(captioner, batch, decoding, ahead, features)
+        rows = _caption(speak, batch, decoding, ahead, features)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_shortage(error):
             raise
@@ -95,7 +98,7 @@ def _attempt(
 
 
 def _caption(
-    captioner: Captioner, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[Row]:
     """One journal row per query, in the order of the batch."""
     rows: dict[str, Row] = {}
@@ -107,7 +110,7 @@ def _caption(
         except ImageError as error:
             rows[query.sample.id] = _failed(query, str(error))
     if readable:
-        outputs = captioner.generate([example for _, example in readable], decoding)
+        outputs = speak([example for _, example in readable], decoding)
         for (query, _), output in zip(readable, outputs, strict=True):
             rows[query.sample.id] = _ok(query, output)
     return [rows[query.sample.id] for query in batch]

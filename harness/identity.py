@@ -28,8 +28,8 @@ from harness.contracts import (
 from harness.features import Mode
 from harness.store import SCHEMA, SHORT, digest
 
-LATER = {("optimiser", "adamw")}
-"""Options that came later, with the value that fits had before: they keep the names they had."""
+LATER = {("optimiser", "adamw"), ("engine", "transformers")}
+"""Options that came later, with the value that fits and runs had before: they keep the names they had."""
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,14 @@ def identify(parts: Parts) -> Known:
 def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
     """What a run is called in the tables: no captioner has a part in a control, and a blank run is one, too.
 
-    labelled: the fit was taught with labels.
+    labelled: the fit was taught with labels. An engine other than the captioner's own stands beside its name.
     """
     if parts.control.speaks:
         unused = dict.fromkeys(("strategy", "prompt", "modality"), "none")
         return {"model": parts.control.name, "class": "control", **unused, "control": parts.control.name}
+    engine = parts.decoding.engine
     return {
-        "model": parts.captioner.name,
+        "model": parts.captioner.name + ("" if engine == "transformers" else f"[{engine}]"),
         "class": "control" if parts.blank else parts.captioner.kind,
         "strategy": parts.strategy.name,
         "prompt": parts.prompt.name,
@@ -153,10 +154,14 @@ def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, An
         identity |= {
             "data": train.fingerprint,
             "prompt": _training_prompts(parts, train, parts.taught_labels),
-            "train": {key: value for key, value in parts.identities["train"].items() if (key, value) not in LATER},
+            "train": _as_before(parts.identities["train"]),
             "seed": parts.seed,
         }
     return _plain(identity)
+
+
+def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if (key, value) not in LATER}
 
 
 def _without_labels(parts: Parts, fit_key: dict[str, Any], train: Split | None) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def _run_identity(parts: Parts, fit_key: Mapping[str, Any], test: Split) -> dict
         "split": parts.split,
         "data": test.fingerprint,
         "prompt": _inference_prompt(parts),
-        "generate": dict(parts.identities["generate"]),
+        "generate": _as_before(parts.identities["generate"]),
     }
     return _plain(identity | ({"blank": True} if parts.blank else {}))
 
@@ -231,6 +236,7 @@ def _name(parts: Parts, *, labelled: bool, inference: bool) -> str:
     if inference:
         words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
         words += ["blank"] if parts.blank else []
+        words += [parts.decoding.engine] if parts.decoding.engine != "transformers" else []
     if parts.strategy.trains:  # else the seed changes nothing, and cells that differ in it are one run
         words.append(f"s{parts.seed}")
     return "-".join(words)

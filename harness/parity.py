@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -74,7 +74,7 @@ class Patient:
     def speak(self, captions: Sequence[str], size: int) -> Spoken:
         """Captions in batches of `size`, and the logits of the given captions in such batches."""
         pairs = zip(self.examples, captions, strict=True)
-        told = [Example(example.images, example.prompt, caption) for example, caption in pairs]
+        told = [replace(example, caption=caption) for example, caption in pairs]
         return Spoken(self.captions(size), [row for batch in self._batches(told, size) for row in self._logits(batch)])
 
     def answer(self, caption: str) -> tuple[int, ...]:
@@ -178,6 +178,27 @@ def compared(check: str, patient: Patient, captions: Sequence[str], one: Spoken,
     words = _remainders(one.captions[sample], other.captions[sample])
     tie = rounding and margin is not None and margin <= 2 * difference
     return Finding(check, "near tie" if tie else "differs", difference, f"sample {sample + 1}, token {token}: {words}")
+
+
+def check_engine(patient: Patient, own: Spoken, captions: Sequence[str]) -> Finding:
+    """Another engine's captions of the same examples; its logits are not known.
+
+    A tie is near when the captioner itself could have been turned by what counts as rounding.
+    """
+    pairs = list(zip(own.captions, captions, strict=True))
+    places = [place for place, (one, other) in enumerate(pairs) if one != other]
+    if not places:
+        return Finding("engine", "same")
+    rounding = TOLERANCE[_dtype(patient.captioner.model)]
+    parted = [(place, *_first(patient, *pairs[place], own.logits[place])) for place in places]
+    far = [
+        (place, token)
+        for place, token, margin in parted
+        if margin is None or margin > rounding * own.logits[place].abs().max().item()
+    ]
+    sample, token = far[0] if far else parted[0][:2]
+    words = _remainders(*pairs[sample])
+    return Finding("engine", "differs" if far else "near tie", None, f"sample {sample + 1}, token {token}: {words}")
 
 
 def _first(patient: Patient, caption: str, other: str, logits: Tensor) -> tuple[int, float | None]:

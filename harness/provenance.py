@@ -15,7 +15,7 @@ from typing import Any
 
 PACKAGES = (
     "accelerate", "bert-score", "bitsandbytes", "bleurt-pytorch", "hydra-core", "medcat", "numpy", "pandas", "peft",
-    "pillow", "pydicom", "rouge-score", "safetensors", "scipy", "tokenizers", "torch", "transformers",
+    "pillow", "pydicom", "rouge-score", "safetensors", "scipy", "tokenizers", "torch", "transformers", "vllm",
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
-from transformers import GenerationConfig
+from transformers import CompileConfig, GenerationConfig
 
 from harness.contracts import RUNTIME, Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
 from model_zoo._checkpoint import (
@@ -62,6 +62,8 @@ class HFCaptioner(ABC):
     lead: ClassVar[str] = ""
     """What stands between the prompt and the answer, tokenised with the answer."""
     sites: Mapping[str, Site] = {}
+    keeps_keys: ClassVar[bool] = True
+    """Whether generation keeps keys and values: else nothing of it can be static or compiled."""
     regions: ClassVar[tuple[tuple[str, Region], ...]] = ()
     """(pattern over the start of a parameter's name, region); the first match counts."""
     schedule: tuple[Stage, ...] = ()
@@ -286,7 +288,7 @@ class HFCaptioner(ABC):
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
         with inference(self.model), self.given(inputs):
             output = self.model.generate(**inputs, generation_config=self.generation_config(decoding))  # type: ignore[operator]
-        return [self._generated(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
+        return [self.caption(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
         """Greedy decoding with every option that matters said, whatever the checkpoint recommends."""
@@ -298,9 +300,11 @@ class HFCaptioner(ABC):
             max_new_tokens=decoding.max_new_tokens if longest is None else min(decoding.max_new_tokens, longest),
             eos_token_id=list(self.stops),
             pad_token_id=self.pad_id,
+            **(_key_options(decoding.kv_cache) if self.keeps_keys else {}),
         )
 
-    def _generated(self, ids: list[int]) -> Generated:
+    def caption(self, ids: Sequence[int]) -> Generated:
+        """What the generated token ids say, up to the first stop token."""
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
         kept = ids[:end]
         caption = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -344,6 +348,17 @@ class CheckpointCaptioner(HFCaptioner):
         """The model with its weights."""
         model: nn.Module = self.pretrained(self.model_class, self.config)
         return model
+
+
+def _key_options(kind: str) -> dict[str, Any]:
+    """Of GenerationConfig. transformers compiles the step by itself wherever keys are static on a CUDA device."""
+    if kind == "dynamic":
+        return {}
+    options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": kind != "compiled"}
+    if kind == "compiled":
+        options["compile_config"] = CompileConfig()
+        options["compile_config"]._compile_all_devices = True  # else on CUDA only
+    return options
 
 
 @contextmanager

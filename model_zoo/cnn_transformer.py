@@ -41,6 +41,7 @@ class CNNTransformer(HFCaptioner):
     """
 
     prompted = False
+    keeps_keys = False
     regions = (
         (r"features", "vision"),
         (r"project|encoder", "connector"),  # what stands between the DenseNet and the decoder

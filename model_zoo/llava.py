@@ -25,7 +25,7 @@ from transformers.models.llava_next.modeling_llava_next import image_size_to_num
 from harness.contracts import RUNTIME, RequestError, Site
 from model_zoo._checkpoint import Weights, read_tokenizer, require
 from model_zoo._hf import Attention, Dtype, Kind, Row
-from model_zoo._tower import TowerCaptioner
+from model_zoo._language import LanguageCaptioner
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 
-class LlavaFamily(TowerCaptioner):
+class LlavaFamily(LanguageCaptioner):
     """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
@@ -43,6 +43,7 @@ class LlavaFamily(TowerCaptioner):
 
     processor_class: ClassVar[Any]
     tower = "model.vision_tower"
+    language = "model.language_model"
     entrance = (tower, "forward")
     sites: Mapping[str, Site] = {
         "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),

@@ -13,7 +13,8 @@ from harness.contracts import RUNTIME, Site
 from model_zoo._checkpoint import Weights, require
 from model_zoo._hf import Attention, Dtype, Kind, Row
 from model_zoo._idefics3_pixels import QuickImageProcessor, count
-from model_zoo._tower import PIXELS, TowerCaptioner
+from model_zoo._language import LanguageCaptioner
+from model_zoo._tower import PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,7 +24,7 @@ LANGUAGE = r"model\.text_model\.layers\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 
 
-class SmolVLM(TowerCaptioner):
+class SmolVLM(LanguageCaptioner):
     """Idefics3ForConditionalGeneration, as HuggingFaceTB/SmolVLM-500M-Instruct stores it.
 
     longest_edge, image_splitting: None keeps what the checkpoint's preprocessor_config.json says.
@@ -33,6 +34,7 @@ class SmolVLM(TowerCaptioner):
     model_class = Idefics3ForConditionalGeneration
     lead = " "
     tower = "model.vision_model"
+    language = "model.text_model"
     entrance = ("model", "get_image_features")
     replaced = (PIXELS, "pixel_attention_mask")
     sites: Mapping[str, Site] = {

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +162,25 @@ def test_a_batch_gives_the_captions_of_its_examples_alone(captioner: HFCaptioner
     assert together == [captioner.generate([example], decoding)[0] for example in batch]
     assert together == captioner.generate(batch, decoding)
     assert all(generated.caption for generated in together)
+
+
+def test_keys_of_a_fixed_size_change_no_caption(captioner: HFCaptioner, capfd: pytest.CaptureFixture[str]) -> None:
+    batch = examples([None] * 4)
+    static = captioner.generate(batch, Decoding(30, 1.0, 8, kv_cache="static"))
+    assert static == captioner.generate(batch, Decoding(30, 1.0, 8))
+    assert captioner.generate(batch[1:2], Decoding(12, 1.0, 8, kv_cache="static")) == captioner.generate(
+        batch[1:2], Decoding(12, 1.0, 8)
+    )
+    assert "not valid" not in capfd.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("name", ["smolvlm", "llava_15", "moondream2"])
+def test_a_compiled_step_changes_no_caption(name: str) -> None:
+    captioner, batch = loaded(name), examples([None] * 3)
+    compiled = captioner.generate(batch, Decoding(16, 1.0, 8, kv_cache="compiled"))
+    assert compiled == captioner.generate(batch, Decoding(16, 1.0, 8))
 
 
 def test_greedy_captions_are_those_of_a_plain_loop(captioner: HFCaptioner) -> None:

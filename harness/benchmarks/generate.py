@@ -4,21 +4,24 @@
 
 SmolVLM-500M's sizes with random weights, float32, on the CPU. "One at a time" is processor, `model.generate` and decode
 for each picture, with transformers' own image processor. Captions hardly ever stop, so that each has all tokens.
+Starting vLLM, where it is installed, and compiling are not counted; `setup_s` says what they take.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import config
+from harness import config, engine
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
-from harness.contracts import Decoding, Query
+from harness.contracts import Decoding, Query, Speak
 from harness.feature_files import FeatureFiles
 from harness.features import Features
 from harness.fit import examples
@@ -28,30 +31,54 @@ from harness.store import Journal
 ROOM = 50 * 2.0**30
 
 
-def one_at_a_time(captioner: Any, asked: Sequence[Query], decoding: Decoding, folder: Path) -> list[str]:
-    """A call of the model for each picture."""
-    del folder
-    stock(captioner)
-    captioner.model.eval()
-    return [captioner.generate(examples([query]), decoding)[0].caption for query in asked]
+@dataclass
+class Task:
+    """A loaded captioner and what it is asked."""
+
+    captioner: Any
+    asked: Sequence[Query]
+    decoding: Decoding
+    folder: Path
+    speak: Speak | None = None
+
+    def one_at_a_time(self) -> list[str]:
+        """A call of the model for each picture."""
+        stock(self.captioner)
+        self.captioner.model.eval()
+        return [self.captioner.generate(examples([query]), self.decoding)[0].caption for query in self.asked]
+
+    def batches(self, *, keep: bool) -> list[str]:
+        """`capbench run`'s way."""
+        features = Features(self.captioner, FeatureFiles(self.folder / "features", ROOM), {}) if keep else None
+        with TemporaryDirectory(dir=self.folder) as place:
+            journal = Journal(Path(place) / "captions.jsonl")
+            generate(self.captioner, self.asked, self.decoding, journal, None, features, self.speak)
+            return [row["caption"] for row in journal.latest()]
 
 
-def ours(captioner: Any, asked: Sequence[Query], decoding: Decoding, folder: Path, name: str, keep: bool) -> list[str]:
-    """`capbench run`'s way."""
-    features = Features(captioner, FeatureFiles(folder / "features", ROOM), {}) if keep else None
-    journal = Journal(folder / f"{name}.jsonl")
-    generate(captioner, asked, decoding, journal, None, features)
-    return [row["caption"] for row in journal.latest()]
+@dataclass(frozen=True)
+class Side:
+    """A way to caption: batches or one at a time, features of the pictures kept or not, and values of `Decoding`."""
+
+    batches: bool = True
+    keep: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, task: Task) -> list[str]:
+        """All captions."""
+        return task.batches(keep=self.keep) if self.batches else task.one_at_a_time()
 
 
-def sides() -> dict[str, Callable[[Any, Sequence[Query], Decoding, Path], list[str]]]:
-    """Name -> what makes all captions; "features kept" comes after "features made" has filled the cache."""
-    return {
-        "one at a time": one_at_a_time,
-        "batches": partial(ours, name="plain", keep=False),
-        "batches, features made": partial(ours, name="made", keep=True),
-        "batches, features kept": partial(ours, name="kept", keep=True),
-    }
+SIDES = {
+    "one at a time": Side(batches=False),
+    "batches": Side(),
+    "batches, features made": Side(keep=True),
+    "batches, features kept": Side(keep=True),
+    "batches, features kept, static keys": Side(keep=True, values={"kv_cache": "static"}),
+    "batches, features kept, compiled": Side(keep=True, values={"kv_cache": "compiled"}),
+    "vLLM, features kept": Side(keep=True, values={"engine": "vllm"}),
+}
+"""Those with kept features come after the one that makes them."""
 
 
 def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
@@ -59,23 +86,42 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     place = checkpoint(folder, chosen.layers)
     rows: list[dict[str, Any]] = []
     first: list[str] = []
-    for name, run in sides().items():
+    for name in chosen.sides:
+        side = SIDES[name]
+        if side.values.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
+            continue
         cell = cell_of(place, chosen, f"generate.max_new_tokens={chosen.tokens}", f"generate.batch_size={chosen.batch}")
-        captioner, decoding = config.build(cell, "model"), config.build(cell, "generate")
-        captioner.load("cpu")
-        asked = queries(cell, "test")
-        captioner.generate(examples(asked[:1]), Decoding(1, 1.0, 1))  # what is set up at first use
+        captioner = config.build(cell, "model")
+        decoding = replace(config.build(cell, "generate"), **side.values)
+        task = Task(captioner, queries(cell, "test"), decoding, folder)
         start = time.perf_counter()
-        captions = run(captioner, asked, decoding, folder)
-        seconds = time.perf_counter() - start
+        with _ready(task):
+            setup, start = time.perf_counter() - start, time.perf_counter()
+            captions = side.run(task)
+            seconds = time.perf_counter() - start
         first = first or captions
         rows.append({
             "side": name, "captions_per_s": len(captions) / seconds, "seconds": seconds,
             "same_captions": sum(a == b for a, b in zip(captions, first, strict=True)), "captions": len(captions),
-            "batch_size": 1 if name == "one at a time" else chosen.batch, "new_tokens": chosen.tokens,
+            "batch_size": chosen.batch if side.batches else 1, "new_tokens": chosen.tokens, "setup_s": setup,
         })  # fmt: skip
         rows[-1]["speedup"] = rows[-1]["captions_per_s"] / rows[0]["captions_per_s"]
     return rows
+
+
+@contextmanager
+def _ready(task: Task) -> Iterator[None]:
+    """The model is read, and what is done at first use is done: small for most, minutes where the step is compiled."""
+    task.captioner.load("cpu")
+    if task.decoding.engine == "vllm":
+        with engine.started(task.captioner, task.decoding, "cpu", engine.probes(task.asked[:1]), lambda: None) as made:
+            task.speak = made[1]
+            yield
+        return
+    whole = task.decoding.kv_cache == "compiled"  # it is compiled for the sizes of a batch
+    asked, tokens = (task.asked, task.decoding.max_new_tokens) if whole else (task.asked[:1], 1)
+    task.captioner.generate(examples(asked), replace(task.decoding, max_new_tokens=tokens))
+    yield
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = options(__doc__)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64, help="of a caption")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     chosen = parser.parse_args(argv)
     with TemporaryDirectory(prefix="capbench-") as folder:
         report(measure(chosen, Path(folder)), chosen)
