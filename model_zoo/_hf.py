@@ -300,7 +300,7 @@ class HFCaptioner(ABC):
             max_new_tokens=decoding.max_new_tokens if longest is None else min(decoding.max_new_tokens, longest),
             eos_token_id=list(self.stops),
             pad_token_id=self.pad_id,
-            **(_key_options(decoding.kv_cache) if self.keeps_keys else {}),
+            **(_key_options(decoding.kv_cache, self.device) if self.keeps_keys else {}),
         )
 
     def caption(self, ids: Sequence[int]) -> Generated:
@@ -350,14 +350,16 @@ class CheckpointCaptioner(HFCaptioner):
         return model
 
 
-def _key_options(kind: str) -> dict[str, Any]:
+def _key_options(kind: str, device: str) -> dict[str, Any]:
     """Of GenerationConfig. transformers compiles the step by itself wherever keys are static on a CUDA device."""
     if kind == "dynamic":
         return {}
     options: dict[str, Any] = {"cache_implementation": "static", "disable_compile": kind != "compiled"}
     if kind == "compiled":
-        options["compile_config"] = CompileConfig()
-        options["compile_config"]._compile_all_devices = True  # else on CUDA only
+        # CUDA's graphs are what makes it worth while there; elsewhere they only warn.
+        config = CompileConfig(mode="reduce-overhead" if device.startswith("cuda") else "default")
+        config._compile_all_devices = True  # else on CUDA only
+        options["compile_config"] = config
     return options
 
 

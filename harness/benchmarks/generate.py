@@ -95,7 +95,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         decoding = replace(config.build(cell, "generate"), **side.values)
         task = Task(captioner, queries(cell, "test"), decoding, folder)
         start = time.perf_counter()
-        with _ready(task):
+        with _ready(task, side):
             setup, start = time.perf_counter() - start, time.perf_counter()
             captions = side.run(task)
             seconds = time.perf_counter() - start
@@ -110,7 +110,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _ready(task: Task) -> Iterator[None]:
+def _ready(task: Task, side: Side) -> Iterator[None]:
     """The model is read, and what is done at first use is done: small for most, minutes where the step is compiled."""
     task.captioner.load("cpu")
     if task.decoding.engine == "vllm":
@@ -118,9 +118,9 @@ def _ready(task: Task) -> Iterator[None]:
             task.speak = made[1]
             yield
         return
-    whole = task.decoding.kv_cache == "compiled"  # it is compiled for the sizes of a batch
-    asked, tokens = (task.asked, task.decoding.max_new_tokens) if whole else (task.asked[:1], 1)
-    task.captioner.generate(examples(asked), replace(task.decoding, max_new_tokens=tokens))
+    task.captioner.generate(examples(task.asked[:1]), replace(task.decoding, max_new_tokens=1))
+    if task.decoding.kv_cache == "compiled":
+        side.run(task)  # compiled for the sizes of these batches
     yield
 
 
