@@ -65,12 +65,8 @@ def run(parts: Parts) -> Outcome:
     """
     ranks.start(parts.device)
     known = identify(parts)
-    if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
-        rows_per_process(parts.training)  # a wrong request, known before the work begins
-        check_options(parts.training, parts.device)
-    allowed(parts.captioner, known.plan, parts.features)
-    if not parts.control.speaks:
-        engine.check(parts.captioner, parts.decoding, parts.device)
+    if not ranks.once(lambda: finished(known)):
+        check(parts, known)
     with ranks.held(locked(known.folder)):
         manifest = ranks.once(lambda: read_manifest(known.folder))
         if manifest is not None:
@@ -90,6 +86,23 @@ def run(parts: Parts) -> Outcome:
                 record_failure(known.folder, known.run_key, row, facts)
             raise Recorded(reason) from error
     return Outcome(known.run_id, known.folder, status, fresh=True)
+
+
+def finished(known: Known) -> bool:
+    """Whether nothing is left to be done."""
+    manifest = read_manifest(known.folder)
+    return manifest is not None and manifest["status"] == "ok"
+
+
+def check(parts: Parts, known: Known) -> None:
+    """Look for a wrong request before the work begins. Raises Refused, RequestError."""
+    if parts.control.speaks:
+        return
+    if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
+        rows_per_process(parts.training)
+        check_options(parts.training, parts.device)
+    allowed(parts.captioner, known.plan, parts.features)
+    engine.check(parts.captioner, parts.decoding, parts.device)
 
 
 def brief(error: BaseException) -> str:

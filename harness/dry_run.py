@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
-from harness import config
+from harness import cell, config
 from harness.contracts import Refused, RequestError
 from harness.identity import Known, Parts, identify, titles
 from harness.progress import bar, console
@@ -56,12 +56,16 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
 
 
 def _line(parts: Parts, known: Known, past: Sequence[Run]) -> tuple[list[str], float | None]:
-    """The columns of a cell behind its name, and the seconds that it would take (None: unknown)."""
+    """The columns of a cell behind its name, and the seconds that it would take (None: unknown).
+
+    Raises Refused, RequestError.
+    """
     like = _like(parts, past)
     manifest = read_manifest(known.folder)
     run = manifest["status"] if manifest else "to do"
     if run == "ok":
         return [f"{known.folder.name}: done", "", "", "", ""], 0.0
+    cell.check(parts, known)
     fit, fit_seconds = _fit(parts, known, like)
     made = sum(row["status"] == "ok" for row in Journal(known.folder / "captions.jsonl").latest())
     rate = _median(like, "captions_per_s")

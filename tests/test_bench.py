@@ -83,7 +83,7 @@ def test_captions_of_all_sides_are_the_same(tmp_path):
 def test_without_trl_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(fit, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="trl is not installed"):
-        fit.trl(None, [], None)
+        fit.trl(None, [], None, "cpu")
 
 
 def test_starts_are_measured():

@@ -129,6 +129,14 @@ def test_where_vllm_is_missing_a_command_says_how_to_get_it(tmp_path, capsys):
     assert not list(results.glob("runs/*"))
 
 
+def test_a_plan_says_what_would_be_refused(tmp_path, capsys):
+    asked = ["lora=none", "generate.engine=vllm", "generate.repetition_penalty=1.2", f"results={tmp_path}"]
+    assert main(["run", "-m", "model=smolvlm,qwen2_vl", *asked, "--dry-run"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 cells, 2 refused" in text
+    assert "looks at the prompt's ids" in text
+
+
 # ---------------------------------------------------------------- whole runs
 
 

@@ -20,12 +20,12 @@ Calls = Callable[[Sequence[Pair]], list[float]]
 """Pairs of one system in file order -> their values."""
 
 
-def bertscore(folder: Path, references: Sequence[str], layer: int) -> Calls:
+def bertscore(folder: Path, references: Sequence[str], layer: int, device: str) -> Calls:
     """bert-score's scorer, one pair per call, idf over the references."""
     from bert_score import BERTScorer
 
     clean = [preprocess(text, "imageclef") for text in references]
-    scorer = BERTScorer(str(folder), num_layers=layer, idf=True, idf_sents=clean, nthreads=0, device="cpu")
+    scorer = BERTScorer(str(folder), num_layers=layer, idf=True, idf_sents=clean, nthreads=0, device=device)
     scorer._tokenizer.model_max_length = 512
 
     def run(pairs: Sequence[Pair]) -> list[float]:
@@ -48,12 +48,12 @@ def rouge() -> Calls:
     return run
 
 
-def bleurt(folder: Path) -> Calls:
+def bleurt(folder: Path, device: str) -> Calls:
     """bleurt-pytorch in batches of eight in file order, as in 2026."""
     from bleurt_pytorch import BleurtForSequenceClassification
     from bleurt_pytorch.bleurt.tokenization_bleurt_sp import BleurtSPTokenizer
 
-    model = BleurtForSequenceClassification.from_pretrained(folder).eval()
+    model = BleurtForSequenceClassification.from_pretrained(folder).eval().to(device)
     tokenizer = BleurtSPTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
@@ -65,13 +65,13 @@ def bleurt(folder: Path) -> Calls:
                 [preprocess(getattr(one, key), "imageclef") for one in batch] for key in ("reference", "candidate")
             ]
             inputs = tokenizer(*sides, padding="longest", truncation=True, max_length=512, return_tensors="pt")
-            values += model(**inputs).logits.flatten().tolist()
+            values += model(**inputs.to(device)).logits.flatten().tolist()
         return values
 
     return run
 
 
-def alignscore(folder: Path) -> Calls:
+def alignscore(folder: Path, device: str) -> Calls:
     """One sentence pair per forward pass, padded to 512 tokens, the language-model head computed and thrown away."""
     from transformers import RobertaConfig, RobertaTokenizerFast
 
@@ -92,6 +92,7 @@ def alignscore(folder: Path) -> Calls:
     )
     model = Aligner(config).eval()
     model.load_state_dict(state)
+    model.to(device)
     tokenizer = RobertaTokenizerFast.from_pretrained(folder)
     split = splitter()
 
@@ -99,7 +100,7 @@ def alignscore(folder: Path) -> Calls:
     def one(chunk: str, sentence: str) -> float:
         inputs = tokenizer(
             chunk, sentence, padding="max_length", truncation="only_first", max_length=512, return_tensors="pt"
-        )
+        ).to(device)
         found = model.base_model(**inputs)
         model.mlm_head(found.last_hidden_state)
         return float(torch.softmax(model.tri_layer(found.pooler_output), dim=-1)[0, 0])
@@ -115,11 +116,11 @@ def alignscore(folder: Path) -> Calls:
     return run
 
 
-def similarity(folder: Path) -> Calls:
+def similarity(folder: Path, device: str) -> Calls:
     """One picture and one text per call, the text padded to 77 tokens, both encoded again for each system."""
     from harness.encoders.medimageinsight import MedImageInsight
 
-    model = MedImageInsight(folder, "cpu", torch.float32)
+    model = MedImageInsight(folder, device, torch.float32)
 
     @torch.inference_mode()
     def run(pairs: Sequence[Pair]) -> list[float]:
@@ -128,7 +129,7 @@ def similarity(folder: Path) -> Calls:
             assert pair.image is not None
             inputs = model.tokenizer(
                 [pair.candidate], padding="max_length", max_length=model.context, truncation=True, return_tensors="pt"
-            )
+            ).to(device)
             text = model.net.encode_texts(inputs["input_ids"], inputs["attention_mask"].bool())
             values.append(float((model.images([pair.image.load()]) * text).sum()))
         return values

@@ -3,9 +3,10 @@
     pip install --target FOLDER --no-deps trl==0.24.0 datasets==4.1.1 dill multiprocess xxhash
     PYTHONPATH=FOLDER python -m harness.benchmarks.fit --out results/benchmarks/fit.csv
 
-SmolVLM-500M's sizes with random weights, float32, on the CPU; LoRA on the language layers, the tower is frozen. TRL
-gets batches from a collator that masks its labels as ours does (its own one trains on the prompt), with transformers'
-own image processor, as it has no other. `largest_difference` is that of the losses of all steps from TRL's.
+A published size (SmolVLM-500M's) with random weights, float32, on the CPU; LoRA on the language layers, the tower is
+frozen. TRL gets batches from a collator that masks its labels as ours does (its own one trains on the prompt), with
+transformers' own image processor, as it has no other. `largest_difference` is that of the losses of all steps from
+TRL's. `gflops_per_s` counts what a side has to compute: the tower once where its features are kept.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +27,9 @@ import pandas as pd
 import transformers
 
 from harness import config
+from harness.benchmarks._peak import operations
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
-from harness.contracts import Query, Training
+from harness.contracts import Example, Query, Training
 from harness.feature_files import FeatureFiles
 from harness.features import Features
 from harness.fit import examples, fit
@@ -35,13 +39,13 @@ LORA = ("lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.0")
 SIDES = ("trl", "pictures", "features made", "features kept")
 
 
-def trl(cell: config.Cell, asked: Sequence[Query], folder: Path) -> tuple[float, list[float]]:
+def trl(cell: config.Cell, asked: Sequence[Query], folder: Path, device: str) -> tuple[float, list[float]]:
     """(seconds, losses) of SFTTrainer."""
     if find_spec("trl") is None:
         raise SystemExit("trl is not installed: see the top of this file, then PYTHONPATH=FOLDER")
     package: Any = import_module("trl")
     captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
-    captioner.load("cpu")
+    captioner.load(device)
     stock(captioner)
     transformers.set_seed(0)
     model = strategy.attach(captioner, strategy.plan(captioner))
@@ -52,7 +56,7 @@ def trl(cell: config.Cell, asked: Sequence[Query], folder: Path) -> tuple[float,
 
     trainer = package.SFTTrainer(
         model=model,
-        args=_config(package, training, strategy.learning_rate, folder),
+        args=_config(package, training, strategy.learning_rate, folder, device),
         train_dataset=[{"place": place, "text": query.sample.caption} for place, query in enumerate(asked)],
         data_collator=collate,
         processing_class=captioner.tokenizer,
@@ -63,7 +67,7 @@ def trl(cell: config.Cell, asked: Sequence[Query], folder: Path) -> tuple[float,
     return seconds, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-def _config(package: Any, training: Training, rate: float, folder: Path) -> Any:
+def _config(package: Any, training: Training, rate: float, folder: Path, device: str) -> Any:
     """The options of our fit in TRL's words, and none of its own that would make it slower."""
     return package.SFTConfig(
         output_dir=str(folder / "trl"),
@@ -79,7 +83,7 @@ def _config(package: Any, training: Training, rate: float, folder: Path) -> Any:
         logging_steps=1,
         save_strategy="no",
         max_length=None,
-        use_cpu=True,
+        use_cpu=device == "cpu",
         bf16=False,
         gradient_checkpointing=False,
         remove_unused_columns=False,
@@ -89,32 +93,53 @@ def _config(package: Any, training: Training, rate: float, folder: Path) -> Any:
     )
 
 
-def ours(cell: config.Cell, asked: Sequence[Query], folder: Path, side: str) -> tuple[float, list[float]]:
+def ours(cell: config.Cell, asked: Sequence[Query], folder: Path, device: str, side: str) -> tuple[float, list[float]]:
     """(seconds, losses) of our fit; what is made of the pictures before the first step is part of the seconds."""
     captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
-    captioner.load("cpu")
+    captioner.load(device)
     place = folder / side.replace(" ", "-")
     features = Features(captioner, FeatureFiles(folder / "features", ROOM), {}) if side != "pictures" else None
     done = fit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, None, features)
     return done.seconds, pd.read_csv(place / "losses.csv")["loss"].to_list()
 
 
+def work(cell: config.Cell, query: Query, device: str) -> tuple[float, float]:
+    """Operations of a sample in an update, forward and backward: (from pictures, from features)."""
+    captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
+    captioner.load(device)
+    model = strategy.attach(captioner, strategy.plan(captioner))
+    (told,) = examples([query])
+    seen = replace(told, images=(), seen=captioner.see(captioner.look(told)))
+
+    def update(example: Example) -> None:
+        batch = captioner.collate([example], training.max_caption_tokens)
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        with captioner.given(inputs):
+            model(**inputs).loss.backward()
+
+    return operations(partial(update, told)), operations(partial(update, seen))
+
+
 def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A row for each side; each reads the model anew."""
-    place = checkpoint(folder, chosen.layers)
+    place = checkpoint(folder, chosen)
     batch = [f"train.batch_size={chosen.batch}", f"train.micro_batch_size={chosen.batch}", "train.log_every=1"]
     cell = cell_of(place, chosen, *LORA, *batch, f"train.epochs={chosen.epochs}")
     asked, rows = queries(cell, "train"), list[dict[str, Any]]()
     first: list[float] = []
+    full, kept = work(cell, asked[0], chosen.device)
+    per_sample = {"features made": kept + (full - kept) / chosen.epochs, "features kept": kept}
     for side in chosen.sides:
         gc.collect()
-        seconds, losses = trl(cell, asked, folder) if side == "trl" else ours(cell, asked, folder, side)
+        given = (cell, asked, folder, chosen.device)
+        seconds, losses = trl(*given) if side == "trl" else ours(*given, side)
         first = first or losses
         rows.append({
             "side": side, "samples_per_s": len(asked) * chosen.epochs / seconds, "seconds": seconds,
             "first_loss": losses[0], "last_loss": losses[-1], "steps": len(losses),
             "largest_difference": max(abs(a - b) for a, b in zip(losses, first, strict=True)),
             "epochs": chosen.epochs, "batch_size": chosen.batch,
+            "gflops_per_s": per_sample.get(side, full) * len(asked) * chosen.epochs / seconds / 1e9,
         })  # fmt: skip
         rows[-1]["speedup"] = rows[-1]["samples_per_s"] / rows[0]["samples_per_s"]
     return rows

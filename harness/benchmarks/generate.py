@@ -2,9 +2,10 @@
 
     python -m harness.benchmarks.generate --out results/benchmarks/generate.csv
 
-SmolVLM-500M's sizes with random weights, float32, on the CPU. "One at a time" is processor, `model.generate` and decode
-for each picture, with transformers' own image processor. Captions hardly ever stop, so that each has all tokens.
-Starting vLLM, where it is installed, and compiling are not counted; `setup_s` says what they take.
+A published size (SmolVLM-500M's) with random weights, float32, on the CPU. "One at a time" is processor,
+`model.generate` and decode for each picture, with transformers' own image processor. Captions hardly ever stop, so
+that each has all tokens. Starting vLLM, where it is installed, and compiling are not counted; `setup_s` says what they
+take. `gflops_per_s` counts what a side has to compute: no tower where the features are kept.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import config, engine
+from harness.benchmarks._peak import operations
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
-from harness.contracts import Decoding, Query, Speak
+from harness.contracts import Decoding, Example, Query, Speak
 from harness.feature_files import FeatureFiles
 from harness.features import Features
 from harness.fit import examples
@@ -39,6 +42,7 @@ class Task:
     asked: Sequence[Query]
     decoding: Decoding
     folder: Path
+    device: str
     speak: Speak | None = None
 
     def one_at_a_time(self) -> list[str]:
@@ -83,9 +87,10 @@ SIDES = {
 
 def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """A row for each side; each reads the model anew."""
-    place = checkpoint(folder, chosen.layers)
+    place = checkpoint(folder, chosen)
     rows: list[dict[str, Any]] = []
     first: list[str] = []
+    per_caption: dict[bool, float] = {}
     for name in chosen.sides:
         side = SIDES[name]
         if side.values.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -93,7 +98,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         cell = cell_of(place, chosen, f"generate.max_new_tokens={chosen.tokens}", f"generate.batch_size={chosen.batch}")
         captioner = config.build(cell, "model")
         decoding = replace(config.build(cell, "generate"), **side.values)
-        task = Task(captioner, queries(cell, "test"), decoding, folder)
+        task = Task(captioner, queries(cell, "test"), decoding, folder, chosen.device)
         start = time.perf_counter()
         with _ready(task, side):
             setup, start = time.perf_counter() - start, time.perf_counter()
@@ -106,15 +111,27 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
             "batch_size": chosen.batch if side.batches else 1, "new_tokens": chosen.tokens, "setup_s": setup,
         })  # fmt: skip
         rows[-1]["speedup"] = rows[-1]["captions_per_s"] / rows[0]["captions_per_s"]
+        if not per_caption:
+            per_caption = work(task)
+        rows[-1]["gflops_per_s"] = per_caption["kept" in name] * rows[-1]["captions_per_s"] / 1e9
     return rows
+
+
+def work(task: Task) -> dict[bool, float]:
+    """Operations of a caption, by whether its features are kept."""
+    (told,) = examples(task.asked[:1])
+    seen = Example((), told.prompt, seen=task.captioner.see(task.captioner.look(told)))
+    one = partial(task.captioner.generate, decoding=task.decoding)
+    return {False: operations(partial(one, [told])), True: operations(partial(one, [seen]))}
 
 
 @contextmanager
 def _ready(task: Task, side: Side) -> Iterator[None]:
     """The model is read, and what is done at first use is done: small for most, minutes where the step is compiled."""
-    task.captioner.load("cpu")
+    task.captioner.load(task.device)
     if task.decoding.engine == "vllm":
-        with engine.started(task.captioner, task.decoding, "cpu", engine.probes(task.asked[:1]), lambda: None) as made:
+        probes = engine.probes(task.asked[:1])
+        with engine.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
             task.speak = made[1]
             yield
         return

@@ -26,10 +26,10 @@ from unittest.mock import patch
 import pandas as pd
 import torch
 from rich.console import Console
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness import config, provenance
 from harness.benchmarks import _checkpoints, _official
+from harness.benchmarks._peak import matmul_rate, operations
 from harness.captions import read_captions
 from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
 from harness.scoring import Column, Plan, Scorable, score
@@ -108,6 +108,7 @@ class Setting:
     folders: Mapping[str, Path]
     layer: int
     dtype: str
+    device: str
 
     def metric(self, name: str) -> Metric:
         """Ours, not loaded."""
@@ -127,19 +128,20 @@ def metrics(folders: Mapping[str, Path], layer: int, dtype: str) -> dict[str, Me
     }
 
 
-def officials(folders: Mapping[str, Path], references: Sequence[str], layer: int) -> dict[str, Callable[[], Any]]:
+def officials(setting: Setting) -> dict[str, Callable[[], Any]]:
     """Makers of the official calls, so that their models are loaded when their turn comes."""
+    folders, device = setting.folders, setting.device
     return {
-        "similarity": partial(_official.similarity, folders["similarity"]),
-        "bertscore": partial(_official.bertscore, folders["bertscore"], references, layer),
+        "similarity": partial(_official.similarity, folders["similarity"], device),
+        "bertscore": partial(_official.bertscore, folders["bertscore"], setting.task.references, setting.layer, device),
         "rouge1": _official.rouge,
-        "bleurt": partial(_official.bleurt, folders["bleurt"]),
+        "bleurt": partial(_official.bleurt, folders["bleurt"], device),
         "umls_f1": _official.umls_f1,
-        "alignscore": partial(_official.alignscore, folders["alignscore"]),
+        "alignscore": partial(_official.alignscore, folders["alignscore"], device),
     }
 
 
-def time_ours(metric: Metric, task: Task, results: Path) -> tuple[float, list[float]]:
+def time_ours(metric: Metric, task: Task, results: Path, device: str) -> tuple[float, list[float]]:
     """Seconds of the scoring stage over all systems, files and cache included, and the systems' means."""
     reading, kind, load = [0.0], type(metric), type(metric).load
 
@@ -153,31 +155,12 @@ def time_ours(metric: Metric, task: Task, results: Path) -> tuple[float, list[fl
     runs = [Scorable(results / f"{n}", task.rows(n), lambda: task.images) for n in range(len(task.systems))]
     start = time.perf_counter()
     with patch.object(kind, "load", timed):
-        ended = score(runs, [Plan(protocol, [Column(metric.name, metric, value)])], "cpu", results)
+        ended = score(runs, [Plan(protocol, [Column(metric.name, metric, value)])], device, results)
     seconds = time.perf_counter() - start - reading[0]
     if ended.blank:
         raise SystemExit(f"{metric.name}: {ended.blank[metric.name]}")
     files = [next((run.folder / "scores").glob(f"{metric.name}-*.csv")) for run in runs]
     return seconds, [float(pd.read_csv(file)[value].mean()) for file in files]
-
-
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Multiply-adds of the machine's best large matrix product, in operations a second."""
-    size = 2048
-    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
-    best = 0.0
-    for _ in range(4):
-        start = time.perf_counter()
-        left @ right
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
-
-
-def operations(metric: Metric, pairs: Sequence[Pair], references: Sequence[str]) -> float:
-    """Floating-point operations of the networks for some pairs."""
-    with FlopCounterMode(display=False) as counter:
-        metric.score(pairs, references)
-    return float(counter.get_total_flops())
 
 
 def repeats(name: str) -> int:
@@ -188,17 +171,19 @@ def repeats(name: str) -> int:
 def measure_ours(name: str, setting: Setting, places: Sequence[tuple[int, int]], results: Path) -> dict[str, Any]:
     """Our side of a row; `values`: those of the pairs at some places."""
     task, metric = setting.task, setting.metric(name)
-    first = [time_ours(setting.metric(name), task, results / str(turn)) for turn in range(repeats(name))]
+    first = [
+        time_ours(setting.metric(name), task, results / str(turn), setting.device) for turn in range(repeats(name))
+    ]
     seconds, means = min(first)
-    again, _ = time_ours(metric, task, results / "0")
+    again, _ = time_ours(metric, task, results / "0", setting.device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     pairs = [task.pair(*place) for place in places]
-    metric.load("cpu", {})  # without what the cache keeps
+    metric.load(setting.device, {})  # without what the cache keeps
     start = time.perf_counter()
     found = metric.score(pairs, task.references)
     part = time.perf_counter() - start
-    metric.load("cpu", {})
-    flops = operations(metric, pairs, task.references) if name in NETWORKS else 0.0
+    metric.load(setting.device, {})
+    flops = operations(partial(metric.score, pairs, task.references)) if name in NETWORKS else 0.0
     return {
         "ours_s": seconds,
         "again_s": again,
@@ -212,7 +197,7 @@ def measure_ours(name: str, setting: Setting, places: Sequence[tuple[int, int]],
 def measure_official(name: str, setting: Setting, places: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The other side: its seconds are scaled from the given places to all pairs."""
     task = setting.task
-    run = officials(setting.folders, task.references, setting.layer)[name]()
+    run = officials(setting)[name]()
     pairs = [task.pair(*place) for place in places]
     run(pairs[:8])  # what is done once is not counted
     taken = []
@@ -241,12 +226,13 @@ def main() -> None:
     parser.add_argument(
         "--captions", type=Path, required=True, help="csv, tsv or jsonl with an id and a caption column"
     )
-    parser.add_argument("--out", type=Path, help="csv file of the figures; rows of other dtypes stay")
+    parser.add_argument("--out", type=Path, help="csv file; rows of other dtypes and devices in it stay")
     parser.add_argument("--systems", type=int, default=10)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--part", type=int, default=100, help="pairs on which the official pattern is timed")
     parser.add_argument("--metrics", nargs="+", choices=SIX, default=list(SIX))
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", default="cpu", help="of both sides: cpu (default), cuda")
     parser.add_argument("--tiny", action="store_true", help="networks of two layers, to try the benchmark out")
     chosen = parser.parse_args()
     texts = [text for text in read_captions(chosen.captions, "captions").values() if text.strip()]
@@ -254,7 +240,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="metrics-") as scratch:
         task = make_task(texts, chosen.systems, chosen.samples, Path(scratch) / "pictures")
         folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
-        setting = Setting(task, folders, 2 if chosen.tiny else 12, chosen.dtype)
+        setting = Setting(task, folders, 2 if chosen.tiny else 12, chosen.dtype, chosen.device)
         spawn = get_context("spawn")
         with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as theirs:
             for name in chosen.metrics:
@@ -265,8 +251,8 @@ def main() -> None:
         systems=chosen.systems,
         samples=len(task.references),
         threads=torch.get_num_threads(),
-        matmul_gflops_per_s=matmul_rate(getattr(torch, chosen.dtype)) / 1e9,
-        device=provenance.device_name("cpu"),
+        matmul_gflops_per_s=matmul_rate(getattr(torch, chosen.dtype), chosen.device) / 1e9,
+        device=provenance.device_name(chosen.device),
         code=provenance.code_version(),
         torch=torch.__version__,
     )
@@ -283,11 +269,9 @@ def main() -> None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     if path.is_file():
-        before = pd.read_csv(path)
-        kept = before[
-            ~before[["metric", "dtype"]].apply(tuple, axis=1).isin(table[["metric", "dtype"]].apply(tuple, axis=1))
-        ]
-        table = pd.concat([kept, table], ignore_index=True)
+        before, key = pd.read_csv(path), ["metric", "dtype", "device"]
+        again = before[key].apply(tuple, axis=1).isin(table[key].apply(tuple, axis=1))
+        table = pd.concat([before[~again], table], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, float_format="%.6g")
 
