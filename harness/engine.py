@@ -32,6 +32,8 @@ from harness.parity import Finding, Patient, check_engine
 
 PROBES = 4
 """Examples on which an engine is compared with the captioner."""
+SHARE = 0.9
+"""Of the free memory of a CUDA device, for vLLM: pictures are embedded in the rest."""
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # a cell of a sweep may not have processes of its own
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else this whole process is bound to one core
@@ -111,8 +113,8 @@ class VLLM:
             enable_prompt_embeds=True,
             enable_prefix_caching=False,  # no two pictures are the same
             generation_config="vllm",
-            enforce_eager=device == "cpu",
             seed=0,
+            **_room(device),
         )
 
     def speak(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
@@ -129,3 +131,13 @@ class VLLM:
         prompts = [{"prompt_embeds": self.captioner.embed(example).cpu()} for example in examples]
         done = self.llm.generate(prompts, options, use_tqdm=False)
         return [self.captioner.caption(list(one.outputs[0].token_ids)) for one in done]
+
+
+def _room(device: str) -> dict[str, Any]:
+    """What depends on the device: the share of its memory that vLLM may take, which the captioner has begun to use."""
+    if device == "cpu":
+        return {"enforce_eager": True}  # compiling takes minutes and gains little there
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    return {"gpu_memory_utilization": SHARE * free / total}

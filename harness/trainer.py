@@ -121,6 +121,12 @@ class CaptionTrainer(Trainer):
         with self.given(inputs), supervised_only(self.model, inputs["labels"]):
             return super().compute_loss(model, inputs, *arguments, **options)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Trainer's. A fit of one step, made to try things out, has no warm-up: it would be all of it, at a rate of 0."""
+        if num_training_steps == 1:
+            self.args.warmup_ratio = 0.0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def training_step(self, *arguments: Any, **options: Any) -> torch.Tensor:
         """One micro-batch; its share of the update's loss is summed up for the log."""
         loss: torch.Tensor = super().training_step(*arguments, **options)

@@ -77,3 +77,10 @@ def test_gradient_checkpointing_makes_the_same_updates_and_is_no_part_of_the_ide
         losses.append(pd.read_csv(fit / "losses.csv")["loss"].to_numpy())
     assert fits[0] == fits[1]
     assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+
+
+def test_a_fit_of_one_step_changes_something(tmp_path):
+    options = ["model=smolvlm", "lora=targeted", "dataset.train=4", "dataset.test=1", "train.max_steps=1"]
+    for tokens in (4, 5):  # the second run reads the adapter, and refuses one that is all zero
+        assert cell.run(parts([*options, f"generate.max_new_tokens={tokens}"], tmp_path)).status == "ok"
+    assert len(list(tmp_path.glob("fits/*"))) == 1
