@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
+
 from harness import memory, ranks
 from harness.contracts import (
     Captioner,
@@ -137,7 +139,5 @@ def _room(device: str) -> dict[str, Any]:
     """What depends on the device: the share of its memory that vLLM may take, which the captioner has begun to use."""
     if device == "cpu":
         return {"enforce_eager": True}  # compiling takes minutes and gains little there
-    import torch
-
     free, total = torch.cuda.mem_get_info()
     return {"gpu_memory_utilization": SHARE * free / total}

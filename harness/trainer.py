@@ -122,7 +122,7 @@ class CaptionTrainer(Trainer):
             return super().compute_loss(model, inputs, *arguments, **options)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Trainer's. A fit of one step, made to try things out, has no warm-up: it would be all of it, at a rate of 0."""
+        """Trainer's. A fit of one step, to try things out, has no warm-up: it would be all of it, at a rate of 0."""
         if num_training_steps == 1:
             self.args.warmup_ratio = 0.0
         return super().create_scheduler(num_training_steps, optimizer)
