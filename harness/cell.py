@@ -65,7 +65,7 @@ def run(parts: Parts) -> Outcome:
     """
     ranks.start(parts.device)
     known = identify(parts)
-    if not ranks.once(lambda: finished(known)):
+    if not finished(known):
         check(parts, known)
     with ranks.held(locked(known.folder)):
         manifest = ranks.once(lambda: read_manifest(known.folder))

@@ -144,6 +144,7 @@ def test_every_option_of_the_stages_is_classed_and_runtime_ones_are_these():
         "Training.workers",
         "Training.gradient_checkpointing",  # the same update, with less memory
         "Decoding.batch_size",
+        "Decoding.kv_cache",  # where keys and values lie, not what they are
     }
 
 
