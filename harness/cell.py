@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +204,11 @@ def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Sp
 def _as_stored(parts: Parts, known: Known) -> Callable[[], None]:
     """The captioner with its adapter as the fit has stored it, and what folds it in."""
     if known.fit_folder is None:
-        return lambda: None
+        return engine.nothing
     del parts.captioner.model  # there may be no room for two
     memory.release()
     _load(parts)
-    model = parts.strategy.attach(parts.captioner, known.plan)
-    parts.strategy.load(model, known.plan, known.fit_folder / "adapter")
-    return partial(parts.strategy.merge, model)
+    return engine.as_stored(parts.captioner, parts.strategy, known.plan, known.fit_folder / "adapter")
 
 
 def _control(parts: Parts, known: Known, journal: Journal) -> Work:

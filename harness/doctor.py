@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -120,18 +119,11 @@ def _findings(cell: config.Cell, captioner: Captioner, strategy: Strategy, sampl
 
 def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, patient: Patient, device: str) -> Finding:
     """The other engine's captions beside the captioner's, both with the adapter that was moved at random."""
-    merge: Callable[[], None] = _nothing
+    merge = engine.nothing
     if any(adapter.iterdir()):
-        plan = strategy.plan(captioner)
-        model = strategy.attach(captioner, plan)
-        strategy.load(model, plan, adapter)
-        merge = partial(strategy.merge, model)
+        merge = engine.as_stored(captioner, strategy, strategy.plan(captioner), adapter)
     with engine.started(captioner, patient.decoding, device, patient.examples, merge) as (finding, _):
         return finding
-
-
-def _nothing() -> None:
-    """Nothing was adapted."""
 
 
 def _print_environment(results: Path) -> None:

@@ -11,6 +11,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,10 +26,12 @@ from harness.contracts import (
     Exportable,
     Generated,
     ImageError,
+    Plan,
     Query,
     Refused,
     RequestError,
     Speak,
+    Strategy,
 )
 from harness.parity import Finding, Patient, check_engine
 
@@ -77,6 +80,17 @@ def probes(queries: Sequence[Query]) -> list[Example]:
         with suppress(ImageError):  # becomes a failed row when its turn comes
             found.append(Example(tuple(image.load() for image in query.sample.images), query.prompt))
     return found
+
+
+def as_stored(captioner: Captioner, strategy: Strategy, plan: Plan, adapter: Path) -> Callable[[], None]:
+    """Put a stored adapter on a captioner that has just been loaded; what it returns folds the adapter in."""
+    model = strategy.attach(captioner, plan)
+    strategy.load(model, plan, adapter)
+    return partial(strategy.merge, model)
+
+
+def nothing() -> None:
+    """What folds in the adapter of a captioner that has none."""
 
 
 @contextmanager
