@@ -314,7 +314,7 @@ class TowerCached(Protocol):
 
 @runtime_checkable
 class Exportable(Protocol):
-    """A captioner whose language model another engine can run: it gives the embedded prompt and takes token ids back."""
+    """A captioner whose language model another engine can run: it gives embedded prompts and takes token ids back."""
 
     @property
     def stops(self) -> tuple[int, ...]:
