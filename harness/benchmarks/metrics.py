@@ -220,13 +220,27 @@ def row(name: str, setting: Setting, part: int, pools: Sequence[ProcessPoolExecu
     return {"metric": name, **theirs, **ours, "speedup": speedup, "largest_difference": gap}
 
 
+def circumstances(setting: Setting) -> dict[str, Any]:
+    """What a row was measured on; the matrix rate is taken beside each row, since it drifts by the hour."""
+    return {
+        "dtype": setting.dtype,
+        "systems": len(setting.task.systems),
+        "samples": len(setting.task.references),
+        "threads": torch.get_num_threads(),
+        "matmul_gflops_per_s": matmul_rate(getattr(torch, setting.dtype), setting.device) / 1e9,
+        "device": provenance.device_name(setting.device),
+        "code": provenance.code_version(),
+        "torch": torch.__version__,
+    }
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--captions", type=Path, required=True, help="csv, tsv or jsonl with an id and a caption column"
     )
-    parser.add_argument("--out", type=Path, help="csv file; rows of other dtypes and devices in it stay")
+    parser.add_argument("--out", type=Path, help="csv file, written after each metric; other rows stay")
     parser.add_argument("--systems", type=int, default=10)
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--part", type=int, default=100, help="pairs on which the official pattern is timed")
@@ -236,7 +250,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="networks of two layers, to try the benchmark out")
     chosen = parser.parse_args()
     texts = [text for text in read_captions(chosen.captions, "captions").values() if text.strip()]
-    console, rows = Console(width=200), []
+    console, rows = Console(width=200), list[dict[str, Any]]()
     with TemporaryDirectory(prefix="metrics-") as scratch:
         task = make_task(texts, chosen.systems, chosen.samples, Path(scratch) / "pictures")
         folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
@@ -244,24 +258,16 @@ def main() -> None:
         spawn = get_context("spawn")
         with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as theirs:
             for name in chosen.metrics:
-                rows.append(row(name, setting, chosen.part, (ours, theirs), Path(scratch) / name))
+                measured = row(name, setting, chosen.part, (ours, theirs), Path(scratch) / name)
+                rows.append(measured | circumstances(setting))
                 console.print(rows[-1])
-    table = pd.DataFrame(rows).assign(
-        dtype=chosen.dtype,
-        systems=chosen.systems,
-        samples=len(task.references),
-        threads=torch.get_num_threads(),
-        matmul_gflops_per_s=matmul_rate(getattr(torch, chosen.dtype), chosen.device) / 1e9,
-        device=provenance.device_name(chosen.device),
-        code=provenance.code_version(),
-        torch=torch.__version__,
-    )
+                if chosen.out:
+                    _write(pd.DataFrame(rows), chosen.out)
+    table = pd.DataFrame(rows)
     totals = table[["ours_s", "official_s"]].sum()
     console.print(table.to_string(index=False))
     ours, theirs = totals["ours_s"], totals["official_s"]
     console.print(f"all: {theirs:.0f} s against {ours:.0f} s, {theirs / ours:.1f}x")
-    if chosen.out:
-        _write(table, chosen.out)
     wrong = table[(table["largest_difference"] > AGREE) & (chosen.dtype == "float32")]
     if len(wrong):
         raise SystemExit(f"the values differ: {', '.join(wrong['metric'])}")
