@@ -22,7 +22,7 @@ from harness.feature_files import FeatureFiles
 from harness.features import LIBRARIES, Features, allowed
 from harness.fit import Fitted, fit, rows_per_process
 from harness.generate import generate
-from harness.halves import warn_if_slow
+from harness.halves import bearable_model
 from harness.identity import Known, Parts, identify, queries_of, titles
 from harness.leaks import refuse_leaks
 from harness.memory import Limit
@@ -189,7 +189,8 @@ def _captioner(parts: Parts, known: Known, queries: Sequence[Query], journal: Jo
 def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Speak]:
     """What makes the captions. Raises CapBenchError where another engine says something else than the captioner."""
     if parts.decoding.engine == "transformers":
-        yield parts.captioner.generate
+        with bearable_model(parts.captioner.model):
+            yield parts.captioner.generate
         return
     merge = _as_stored(parts, known)
     with engine.started(parts.captioner, parts.decoding, parts.device, engine.probes(queries), merge) as (found, speak):
@@ -207,7 +208,7 @@ def _as_stored(parts: Parts, known: Known) -> Callable[[], None]:
         return engine.nothing
     del parts.captioner.model  # there may be no room for two
     memory.release()
-    _load(parts)
+    parts.captioner.load(parts.device)
     return engine.as_stored(parts.captioner, parts.strategy, known.plan, known.fit_folder / "adapter")
 
 
@@ -249,11 +250,11 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
     """A loaded captioner with the fit's weights in place; the fit's row of costs."""
     folder = known.fit_folder
     if folder is None or known.train is None:
-        _load(parts)
+        parts.captioner.load(parts.device)
         return {}
     with ranks.held(locked(folder)):
         manifest = ranks.once(lambda: read_manifest(folder))
-        _load(parts)
+        parts.captioner.load(parts.device)
         if manifest is not None and manifest["status"] == "ok":
             same_identity(folder, manifest["identity"], known.fit_key)
             _check_files(folder, manifest["files"])
@@ -262,12 +263,6 @@ def _ensure_fit(parts: Parts, known: Known) -> Mapping[str, Any]:
             row: Mapping[str, Any] = manifest["row"]
             return row
         return _fit(parts, known.plan, known.fit_key, known.train, folder)
-
-
-def _load(parts: Parts) -> None:
-    parts.captioner.load(parts.device)
-    for dtype in {parameter.dtype for parameter in parts.captioner.model.parameters()}:
-        warn_if_slow(f"model {parts.captioner.name}", dtype, parts.device)
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
@@ -286,9 +281,10 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
     limit = _limit(parts, identity, asked)
     features = _features(parts, plan, identity)
-    done: Fitted = fit(
-        parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit, features
-    )
+    with bearable_model(parts.captioner.model):
+        done: Fitted = fit(
+            parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit, features
+        )
     row = {
         **asdict(done),
         "n_train": len(queries),

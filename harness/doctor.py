@@ -20,7 +20,7 @@ from rich.table import Table
 from harness import config, engine, memory, provenance
 from harness.arguments import parse
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
-from harness.halves import slowdown
+from harness.halves import SLOW, slowdown
 from harness.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
 from harness.progress import bar, console
 from harness.score import pick_device
@@ -137,7 +137,8 @@ def _print_environment(results: Path) -> None:
 
 def _device() -> str:
     if not torch.cuda.is_available():
-        return f"cpu, no CUDA device found; bfloat16 takes {slowdown():.1f} times as long as float32"
+        halves = "True" if slowdown() <= SLOW else "computed in float32 and rounded"
+        return f"cpu, no CUDA device found; bfloat16 {halves}"
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30
     return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB; bfloat16 {torch.cuda.is_bf16_supported()}"
 

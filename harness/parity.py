@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.contracts import Captioner, Decoding, Example, Plan, Refused, Strategy
+from harness.halves import bearable_model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -69,7 +70,8 @@ class Patient:
     def captions(self, size: int) -> list[str]:
         """Greedy captions in batches of `size`."""
         batches = self._batches(self.examples, size)
-        return [made.caption for batch in batches for made in self.captioner.generate(batch, self.decoding)]
+        with bearable_model(self.captioner.model):
+            return [made.caption for batch in batches for made in self.captioner.generate(batch, self.decoding)]
 
     def speak(self, captions: Sequence[str], size: int) -> Spoken:
         """Captions in batches of `size`, and the logits of the given captions in such batches."""
@@ -87,7 +89,8 @@ class Patient:
         inputs = self.captioner.collate(batch, self.decoding.max_new_tokens + 1)
         device = next(model.parameters()).device
         supervised = inputs.pop("labels")[:, 1:] != -100
-        logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits[:, :-1]
+        with bearable_model(model):
+            logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits[:, :-1]
         for row, places in zip(logits.float().cpu(), supervised, strict=True):
             yield row[places]
 

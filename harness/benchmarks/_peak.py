@@ -8,18 +8,21 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.halves import bearable
+
 
 def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     """Operations a second of the best of some large matrix products."""
     size = 8192 if device.startswith("cuda") else 2048
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
-    for _ in range(4):
-        _wait(device)
-        start = time.perf_counter()
-        left @ right
-        _wait(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    with bearable(dtype, torch.device(device)):
+        for _ in range(4):
+            _wait(device)
+            start = time.perf_counter()
+            left @ right
+            _wait(device)
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 
 

@@ -275,7 +275,7 @@ def main() -> None:
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     if path.is_file():
-        before, key = pd.read_csv(path), ["metric", "dtype", "device"]
+        before, key = pd.read_csv(path), ["metric", "dtype", "device", "samples"]
         again = before[key].apply(tuple, axis=1).isin(table[key].apply(tuple, axis=1))
         table = pd.concat([before[~again], table], ignore_index=True)
     path.parent.mkdir(parents=True, exist_ok=True)

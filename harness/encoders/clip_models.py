@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from harness.contracts import RequestError
 from harness.encoders.checkpoint import quiet
+from harness.halves import inference
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,7 +77,7 @@ class TransformersPair:
         return bool(len(self.tokenizer.tokenize(text)) > room)
 
     def _run(self, encode: Any, **inputs: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with inference(self.model.dtype, self.model.device):
             return functional.normalize(encode(**inputs).float(), dim=-1).cpu()
 
 
@@ -113,6 +114,6 @@ class OpenClipPair:
         return bool((ids == longer).all())
 
     def _run(self, encode: Any, inputs: Tensor) -> Tensor:
-        kind = torch.device(self.device).type
-        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+        device, halves = torch.device(self.device), self.dtype is torch.bfloat16
+        with inference(self.dtype, device), torch.autocast(device.type, torch.bfloat16, enabled=halves):
             return functional.normalize(encode(inputs).float(), dim=-1).cpu()

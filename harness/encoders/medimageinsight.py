@@ -19,6 +19,7 @@ from transformers import CLIPTokenizer
 from harness.contracts import RequestError
 from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
 from harness.encoders.pair_files import tokenizer_folder, weight_file
+from harness.halves import inference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,12 +67,12 @@ class MedImageInsight:
 
     def images(self, pictures: Sequence[Image.Image]) -> Tensor:
         """(N, width), of length 1: squashed to one size with bicubic interpolation, nothing is cropped."""
-        with torch.inference_mode():
+        with inference(self.dtype, torch.device(self.device)):
             return self.net.encode_images(self.pixels(pictures)).float().cpu()
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """(N, width), of length 1."""
-        with torch.inference_mode():
+        with inference(self.dtype, torch.device(self.device)):
             return self.net.encode_texts(*self.tokens(texts)).float().cpu()
 
     def cut(self, text: str) -> bool:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from harness.contracts import ImageError, ImageSource, RequestError
 from harness.encoders.packages import missing_package, version
 from harness.encoders.pair_files import Kind, digest, locate, missing
-from harness.halves import warn_if_slow
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -85,7 +84,6 @@ class PairCheckpoint:
         import torch
 
         dtype = getattr(torch, self.dtype)
-        warn_if_slow(self.owner, dtype, device)
         if self.kind == "medimageinsight":
             from harness.encoders.medimageinsight import MedImageInsight
 

@@ -13,7 +13,7 @@ from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
 from harness.encoders.files import hash_files
 from harness.encoders.packages import missing_package, version
-from harness.halves import warn_if_slow
+from harness.halves import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Texts, score_distinct
 
@@ -96,9 +96,7 @@ class AlignScore:
         self._split = splitter()
         positions = net.base_model.config.max_position_embeddings - net.base_model.config.pad_token_id - 1
         self._limit = min(MAX_TOKENS, positions)
-        dtype = getattr(torch, self.dtype)
-        warn_if_slow(f"metric {self.name}", dtype, device)
-        self._net = net.to(device=device, dtype=dtype).eval()
+        self._net = net.to(device=device, dtype=getattr(torch, self.dtype)).eval()
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""
@@ -132,11 +130,9 @@ class AlignScore:
         return [" ".join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        import torch
-
-        device = self._net.tri_layer.weight.device
-        with torch.inference_mode():
-            found: Tensor = self._net(**{name: part.to(device) for name, part in inputs.items()})
+        weight = self._net.tri_layer.weight
+        with inference(weight.dtype, weight.device):
+            found: Tensor = self._net(**{name: part.to(weight.device) for name, part in inputs.items()})
         return found.cpu()
 
     def _score(self, truncated: int, value: float) -> Score:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
-from harness.halves import warn_if_slow
+from harness.halves import inference
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ class BertScore:
             # The slow tokenizer is the library's default; a fast one changes some models' scores.
             self._tokenizer: PreTrainedTokenizerBase = get_tokenizer(folder, use_fast=False)
             # Not the library's get_model: it takes any path that has "t5" somewhere in it for a T5.
-            dtype = getattr(torch, self.dtype)
-            model = AutoModel.from_pretrained(folder, dtype=dtype)
-        warn_if_slow(f"metric {self.name}", dtype, device)
+            model = AutoModel.from_pretrained(folder, dtype=getattr(torch, self.dtype))
         self._tokenizer.model_max_length = min(self._tokenizer.model_max_length, MAX_TOKENS)
         self._model: nn.Module = self._shorten(model).to(device).eval()
 
@@ -185,7 +183,7 @@ class BertScore:
         import torch
         from torch.nn.functional import normalize
 
-        device = next(self._model.parameters()).device
+        weight = next(self._model.parameters())
         order = sorted(texts, key=lambda text: (len(sides[text].ids), text))
         pad = self._tokenizer.pad_token_id or 0
         result: dict[str, Tensor] = {}
@@ -194,8 +192,9 @@ class BertScore:
             lengths = [len(sides[text].ids) for text in batch]
             padded = [sides[text].ids + [pad] * (lengths[-1] - len(sides[text].ids)) for text in batch]
             mask = torch.arange(lengths[-1]) < torch.tensor(lengths)[:, None]
-            with torch.no_grad():
-                output = self._model(torch.tensor(padded, device=device), attention_mask=mask.long().to(device))[0]
+            ids, attention_mask = torch.tensor(padded, device=weight.device), mask.long().to(weight.device)
+            with inference(weight.dtype, weight.device):
+                output = self._model(ids, attention_mask=attention_mask)[0]
             unit = normalize(output.float(), dim=-1)
             result |= {text: row[:length].clone() for text, row, length in zip(batch, unit, lengths, strict=True)}
         return result

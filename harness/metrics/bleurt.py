@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
-from harness.halves import warn_if_slow
+from harness.halves import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct
 
@@ -82,9 +82,7 @@ class Bleurt:
             )
         self._check(info)
         self._limit = min(MAX_TOKENS, model.config.max_position_embeddings)
-        dtype = getattr(torch, self.dtype)
-        warn_if_slow(f"metric {self.name}", dtype, device)
-        self._model: Any = model.to(device=device, dtype=dtype).eval()
+        self._model: Any = model.to(device=device, dtype=getattr(torch, self.dtype)).eval()
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""
@@ -110,9 +108,7 @@ class Bleurt:
         return preprocess(reference, self.preprocess), preprocess(candidate, self.preprocess)
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        import torch
-
-        with torch.inference_mode():
+        with inference(self._model.dtype, self._model.device):
             moved = {name: part.to(self._model.device) for name, part in inputs.items()}
             logits: Tensor = self._model(**moved).logits
         return logits[:, 0].float().cpu()
