@@ -7,7 +7,8 @@ import gc
 import io
 import json
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -83,12 +84,27 @@ class Scoring:
     failed: dict[str, str]
 
 
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """What is imported by now is looked at no more (torch's objects take 0.3 s), and new objects more rarely.
+
+    MedCAT makes so many that a fifth of its time went into looking for cycles among them.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_few_collections()
 def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results: Path) -> Scoring:
     """Fill missing score files and write each run's `scores/<protocol>.json`.
 
     Several protocols may share a metric: it runs once. A metric that fails leaves its columns blank and stops no other.
     """
-    gc.freeze()  # what is imported by now stays: with torch's objects each full collection would take 0.3 s
     ended = Scoring({}, {})
     entries: dict[str, list[dict[str, Any]] | str] = {}
     cache = Cache(results / "cache")
