@@ -20,13 +20,11 @@ SHORT = 10  # hex digits in folder names: 40 bits, enough for any results folder
 
 
 LINE_BREAKS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # legal in JSON, line ends to many readers
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class Damaged(CapBenchError):
     """A file of the results folder is not what was written."""
-
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: Any) -> str:
