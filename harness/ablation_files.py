@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.store import write_text
-from harness.tables import BOARD_COLUMNS, ROW_COLUMNS, write_csv
+from harness.tables.columns import BOARD_COLUMNS, ROW_COLUMNS, write_csv
 
 LEVEL = 0.05
 NOTE = (

@@ -7,39 +7,55 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from harness import ranks, usage
+from harness import usage
 from harness.contracts import CapBenchError, RequestError
+from harness.machine import ranks
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 """What a disk can have that is no fault of ours: no traceback."""
 
 COMMANDS = {
     "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
-    "score": ("harness.score", "every run that lacks a metric, or captions=FILE references=FILE"),
-    "leaderboard": ("harness.leaderboard", "rebuild all tables"),
-    "report": ("harness.report", "one HTML page of a leaderboard: plots, significance, costs, samples side by side"),
-    "compare": ("harness.compare", "two runs: differences with intervals and p-values, the samples that differ most"),
+    "score": ("harness.commands.score", "every run that lacks a metric, or captions=FILE references=FILE"),
+    "leaderboard": ("harness.commands.leaderboard", "rebuild all tables"),
+    "report": (
+        "harness.commands.report",
+        "one HTML page of a leaderboard: plots, significance, costs, samples side by side",
+    ),
+    "compare": (
+        "harness.commands.compare",
+        "two runs: differences with intervals and p-values, the samples that differ most",
+    ),
     "data": (
-        "harness.data",
+        "harness.commands.data",
         "what is wrong with a dataset, row by row; its conversion to shards that are quick to read",
     ),
-    "modality": ("harness.modality_fit", "train the classifier of the imaging modality behind modality=predicted"),
-    "submission": ("harness.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
-    "show": ("harness.show", "one run or fit: what it is, scores, costs, where it comes from"),
-    "diff": ("harness.diff", "in what two runs or fits differ"),
-    "reproduce": ("harness.reproduce", "a run once more from its stored configuration, compared caption by caption"),
-    "verify": ("harness.verify", "every recorded hash against the files: nothing was edited"),
-    "ls": ("harness.ls", "fits and runs with their state and disk use"),
-    "clean": ("harness.clean", "delete checkpoints of finished fits and other things that nothing needs"),
-    "paper": ("harness.paper", "the published study, recomputed, with our own rows and parameters beside it"),
-    "params": ("harness.params", "what each strategy trains in the real architectures, beside the published counts"),
+    "modality": ("harness.commands.modality", "train the classifier of the imaging modality behind modality=predicted"),
+    "submission": ("harness.commands.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
+    "show": ("harness.commands.show", "one run or fit: what it is, scores, costs, where it comes from"),
+    "diff": ("harness.commands.diff", "in what two runs or fits differ"),
+    "reproduce": (
+        "harness.commands.reproduce",
+        "a run once more from its stored configuration, compared caption by caption",
+    ),
+    "verify": ("harness.commands.verify", "every recorded hash against the files: nothing was edited"),
+    "ls": ("harness.commands.ls", "fits and runs with their state and disk use"),
+    "clean": ("harness.commands.clean", "delete checkpoints of finished fits and other things that nothing needs"),
+    "paper": ("harness.commands.paper", "the published study, recomputed, with our own rows and parameters beside it"),
+    "params": (
+        "harness.commands.params",
+        "what each strategy trains in the real architectures, beside the published counts",
+    ),
     "doctor": (
-        "harness.doctor",
+        "harness.commands.doctor",
         "environment, and whether captioners say the same in a batch, padded, merged, reloaded",
     ),
-    "bench": ("harness.bench", "samples and captions per second, time per stage and peak memory of captioners"),
+    "bench": (
+        "harness.commands.bench",
+        "samples and captions per second, time per stage and peak memory of captioners",
+    ),
     "list": (
-        "harness.listing",
+        "harness.commands.list",
         "models, strategies, metrics, datasets, prompts, modalities, protocols, and what is found",
     ),
 }

@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.arguments import meant
+from harness.choices import conf_dir, groups
+from harness.commands._options import meant
 from harness.contracts import RUNTIME, RequestError
-from harness.registry import conf_dir, groups
 from harness.sweeps import distinct
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.contracts import RequestError
-from harness.memo import Memo
+from harness.store.files_cache import Memo
 
 LARGE = 8 * 2**20  # bytes; a smaller file is hashed in the time it takes to ask
 FILE = "files.sqlite"

@@ -9,17 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import config, ranks
-from harness.arguments import parse
+from harness import config
+from harness.cells.dry_run import show_plan
+from harness.cells.worker import Ended, Once, Settings, attempt, died, log, parts, read_end, record, task, work
+from harness.commands._options import parse
+from harness.commands.leaderboard import finish, rebuild
+from harness.commands.score import pick_device, plan, scorable
 from harness.contracts import Launcher, RequestError, Split, Sweep
-from harness.dry_run import show_plan
-from harness.leaderboard import finish, rebuild
-from harness.progress import bar, console, errors
-from harness.score import pick_device, plan, scorable
-from harness.scoring import Plan, score
+from harness.machine import ranks
+from harness.machine.terminal import bar, console, errors
+from harness.scoring.score import Plan, score
 from harness.store import digest, make_folder, read_manifest
-from harness.tables import Run
-from harness.worker import Ended, Once, Settings, attempt, died, log, parts, read_end, record, task, work
+from harness.tables.columns import Run
 
 TRIALS = 1000
 

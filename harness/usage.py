@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.registry import groups
+from harness.choices import groups
 
 UNSHOWN = ("metric", "classifier")
 """Groups that `capbench run` does not choose from."""

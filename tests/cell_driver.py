@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
-from harness import cell, config, ranks
-from harness.identity import Parts
-from harness.worker import parts as built
+from harness import config
+from harness.cells import cell
+from harness.cells.identity import Parts
+from harness.cells.worker import parts as built
+from harness.machine import ranks
 
 ROOT = Path(__file__).parent.parent
 SMALL = [

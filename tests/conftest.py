@@ -51,7 +51,7 @@ def one_thread():
 @pytest.fixture(scope="session", autouse=True)
 def wide():
     """Where tests run side by side, rich takes 80 columns for a terminal's width and breaks cells into lines."""
-    from harness.progress import WIDE, console
+    from harness.machine.terminal import WIDE, console
 
     console.width = WIDE
 

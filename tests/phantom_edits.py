@@ -8,9 +8,9 @@ import random
 import re
 
 from harness.contracts import Metric, Pair
-from harness.datasets._phantom_lexicon import FINDING, MODALITY, REGION
-from harness.datasets._phantom_plan import PLAN
 from harness.datasets.phantom import Phantom
+from harness.datasets.phantom.lexicon import FINDING, MODALITY, REGION
+from harness.datasets.phantom.plan import PLAN
 
 KINDS = ("side", "finding", "modality", "region")
 STYLES = ("radiology", "lay")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness import leaderboard, report
 from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.commands import leaderboard, report
 from harness.store import Journal, read_json, write_json
-from harness.tables import BOARD_COLUMNS, find_runs
+from harness.tables.columns import BOARD_COLUMNS, find_runs
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"

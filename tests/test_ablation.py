@@ -9,14 +9,15 @@ import pytest
 from conftest import LIGHT, SMALL
 from scipy.stats import permutation_test
 
-from harness import config, tables
-from harness.ablation import ablation_table
-from harness.boards import build, grouped
+from harness import config
 from harness.cli import main
-from harness.leaderboard import rebuild
-from harness.stats import holm
+from harness.commands.leaderboard import rebuild
 from harness.store import Journal, file_digest, read_json, write_json
-from harness.tables import find_runs
+from harness.tables import columns
+from harness.tables.ablation import ablation_table
+from harness.tables.boards import build, grouped
+from harness.tables.columns import find_runs
+from harness.tables.stats import holm
 
 FEW = [item for item in SMALL if not item.startswith(("dataset.test", "generate.batch_size"))]
 REQUEST = ["model=smolvlm", *LIGHT, *FEW, "dataset.test=24", "generate.batch_size=8"]
@@ -39,17 +40,17 @@ def table(results) -> pd.DataFrame:
     return pd.read_csv(results / "ablation.csv", keep_default_na=False, na_values=[""])
 
 
-def runs_of(results: Path, prompt: str, modality: str) -> list[tables.Run]:
+def runs_of(results: Path, prompt: str, modality: str) -> list[columns.Run]:
     found = [run for run in find_runs(results) if (run.row["prompt"], run.row["modality"]) == (prompt, modality)]
     return sorted(found, key=lambda run: run.row["seed"])
 
 
-def values_of(runs: list[tables.Run], metric: str) -> np.ndarray:
+def values_of(runs: list[columns.Run], metric: str) -> np.ndarray:
     return np.mean([pd.read_csv(run.folder / "samples.csv")[metric] for run in runs], axis=0)
 
 
 def test_every_source_has_its_rows_and_one_fit_serves_all(results, table):
-    assert tuple(table.columns) == tables.ABLATION_COLUMNS
+    assert tuple(table.columns) == columns.ABLATION_COLUMNS
     rows = set(zip(table["prompt"], table["modality"], strict=True))
     sources = {("modality", name) for name in ("oracle", "predicted", "wrong", "oracle[training]")}
     assert rows == sources | {("modality_tag", "oracle")}

@@ -5,9 +5,9 @@ import threading
 import pytest
 from PIL import Image
 
-from harness.ahead import Ahead
+from harness.batches.prefetch import Ahead
 from harness.contracts import Decoding, Generated, ImageError, Query, Sample
-from harness.generate import generate
+from harness.inference.generate import generate
 from harness.store import Journal
 
 DECODING = Decoding(4, 1.0, 2)

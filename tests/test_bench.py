@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from harness import bench
 from harness.benchmarks import fit, generate, startup
 from harness.cli import main
+from harness.commands import bench
 
 TINY = ["--layers", "1", "--edge", "512", "--pixels", "64", "--samples", "2", "--threads", "1", "--batch", "2"]
 

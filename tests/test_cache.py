@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from harness.cache import FILE, Cache
+from harness.store.cache import FILE, Cache
 
 KEY, OTHER = "00" * 32, "ff" * 32
 

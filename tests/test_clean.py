@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import SMALL, clean, only
 
-from harness.clean import KINDS
 from harness.cli import main
+from harness.commands.clean import KINDS
 from harness.store import file_digest, locked, read_manifest, write_json
 
 HOLD = """
@@ -131,7 +131,7 @@ def test_a_fit_that_comes_into_use_while_the_question_stands_is_kept(results, mo
 
 
 def test_a_lock_taken_at_the_last_moment_is_respected(results, monkeypatch, capsys):
-    from harness import clean as command
+    from harness.commands import clean as command
 
     fit = only(results, "fits/smolvlm-*")
     monkeypatch.setattr(command, "busy", lambda folder: False)

@@ -8,10 +8,10 @@ from scipy.stats import ttest_rel
 from test_comparisons import made_up
 
 from harness.cli import main
-from harness.compare import by_sample, pair, summary
+from harness.commands.compare import by_sample, pair, summary
 from harness.contracts import RequestError
 from harness.store import read_json, write_json
-from harness.tables import find_run, find_runs
+from harness.tables.columns import find_run, find_runs
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import pytest
 from conftest import capbench
 from scipy.stats import kendalltau, permutation_test, spearmanr
 
-from harness import significance, tables
 from harness.benchmarks.leaderboard import Sizes, make_results
-from harness.boards import Group, Ranked
-from harness.labels import labels
-from harness.leaderboard import rebuild
-from harness.score_files import read_scores
-from harness.stats import holm
+from harness.commands.leaderboard import rebuild
 from harness.store import Journal, file_digest, read_json, write_json
-from harness.subgroups import divisions
+from harness.store.scores import read_scores
+from harness.tables import columns, significance
+from harness.tables.boards import Group, Ranked
+from harness.tables.labels import labels
+from harness.tables.stats import holm
+from harness.tables.subgroups import divisions
 
 TABLES = ("significance.csv", "agreement.csv", "subgroups.csv", "scores.csv", "leaderboard.csv")
 PARTS = ["bertscore", "rouge", "similarity", "bleurt"]
@@ -40,18 +40,18 @@ def results(tmp_path_factory):
 def samples_of(results: Path) -> dict[str, pd.DataFrame]:
     """Row -> its samples.csv with the composites."""
     found = {}
-    for run in tables.find_runs(results):
+    for run in columns.find_runs(results):
         table = pd.read_csv(run.folder / "samples.csv")
         table["relevance"] = table[PARTS].mean(axis=1)
         table["overall"] = (table["relevance"] + table[["umls_f1", "alignscore"]].mean(axis=1)) / 2
-        found["/".join(str(run.row[name]) for name in tables.ROW_COLUMNS)] = table
+        found["/".join(str(run.row[name]) for name in columns.ROW_COLUMNS)] = table
     return found
 
 
 def check_significance(results: Path, count: int) -> pd.DataFrame:
     """Differences and p-values of some pairs, made again from samples.csv by scipy."""
     table, samples = pd.read_csv(results / "significance.csv"), samples_of(results)
-    assert tuple(table.columns) == tables.SIGNIFICANCE_COLUMNS
+    assert tuple(table.columns) == columns.SIGNIFICANCE_COLUMNS
     for row in table[table["metric"].isin(["overall", "rouge"])].iloc[::7].head(count).to_dict("records"):
         one, other = (samples[row[name]][row["metric"]].to_numpy() for name in ("row_a", "row_b"))
         assert row["difference"] == pytest.approx((one - other).mean(), abs=1e-5)
@@ -74,7 +74,7 @@ def test_pairs_are_all_there_and_their_p_values_are_scipys(results):
     assert len(table) == 15 * 9
     assert set(table["family"]) == {"all pairs"}
     order = [
-        "/".join(map(str, row)) for row in pd.read_csv(results / "leaderboard.csv")[list(tables.ROW_COLUMNS)].values
+        "/".join(map(str, row)) for row in pd.read_csv(results / "leaderboard.csv")[list(columns.ROW_COLUMNS)].values
     ]
     for _, column in table.groupby("metric"):
         np.testing.assert_allclose(column["p_holm"], holm(column["p"].to_numpy()), rtol=1e-5)
@@ -85,9 +85,9 @@ def test_pairs_are_all_there_and_their_p_values_are_scipys(results):
 
 def test_the_shared_sweep_has_all_three(sweep):
     check_significance(sweep, 5)
-    for name, columns in (("agreement.csv", tables.AGREEMENT_COLUMNS), ("subgroups.csv", tables.SUBGROUP_COLUMNS)):
+    for name, expected in (("agreement.csv", columns.AGREEMENT_COLUMNS), ("subgroups.csv", columns.SUBGROUP_COLUMNS)):
         table = pd.read_csv(sweep / name)
-        assert tuple(table.columns) == columns
+        assert tuple(table.columns) == expected
         assert len(table)
     assert {"modality", "caption_length", "concepts"} == set(pd.read_csv(sweep / "subgroups.csv")["by"])
 
@@ -98,7 +98,7 @@ def test_a_long_board_has_the_best_row_of_each_column_and_the_next(results, tmp_
     (board,) = rebuild(tmp_path / "long", 300, permutations=200)  # 15 pairs need 300
     table = pd.read_csv(tmp_path / "long" / "significance.csv")
     assert set(table["family"]) == {"best row and the next 3"}
-    means = board.table.assign(row=["/".join(map(str, row)) for row in board.table[list(tables.ROW_COLUMNS)].values])
+    means = board.table.assign(row=["/".join(map(str, row)) for row in board.table[list(columns.ROW_COLUMNS)].values])
     every = pd.read_csv(results / "significance.csv").set_index(["metric", "row_a", "row_b"])
     for name, column in table.groupby("metric"):
         order = list(means.sort_values(name, ascending=False)["row"])
@@ -129,7 +129,7 @@ def test_seeds_of_a_row_are_averaged_sample_by_sample(tmp_path):
     results = made_up(tmp_path, runs=4, samples=30, seeds=2)
     rebuild(results, 100, 500)
     table = pd.read_csv(results / "significance.csv")
-    runs = tables.find_runs(results)
+    runs = columns.find_runs(results)
     rows = {model: [] for model in {run.row["model"] for run in runs}}
     for run in runs:
         rows[run.row["model"]].append(pd.read_csv(run.folder / "samples.csv")["rouge"])
@@ -141,7 +141,7 @@ def test_seeds_of_a_row_are_averaged_sample_by_sample(tmp_path):
 
 def test_one_row_alone_has_no_pair(tmp_path):
     rebuild(made_up(tmp_path, runs=1), 50, 100)
-    assert (tmp_path / "significance.csv").read_text() == ",".join(tables.SIGNIFICANCE_COLUMNS) + "\n"
+    assert (tmp_path / "significance.csv").read_text() == ",".join(columns.SIGNIFICANCE_COLUMNS) + "\n"
     assert pd.read_csv(tmp_path / "agreement.csv").query("level == 'system'")["spearman"].isna().all()
 
 
@@ -194,7 +194,7 @@ def test_subgroups_by_hand():
 
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
-    for run in tables.find_runs(results):
+    for run in columns.find_runs(results):
         rows = [{key: value for key, value in row.items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
         Journal(run.folder / "captions.jsonl").append(rows)
@@ -203,7 +203,7 @@ def test_journals_without_concepts_leave_that_division_out(tmp_path):
 
 
 def test_runs_write_their_concepts_down(sweep):
-    for run in tables.find_runs(sweep)[:3]:
+    for run in columns.find_runs(sweep)[:3]:
         assert all(row["concepts"] and all(c.startswith("C") for c in row["concepts"]) for row in run.rows)
 
 
@@ -280,7 +280,7 @@ def test_damaged_scores_are_named(results, tmp_path, capsys):
 
 
 def test_rows_of_the_same_name_and_options_are_told_apart(results):
-    run = tables.find_runs(results)[0]
+    run = columns.find_runs(results)[0]
     found = labels({"abcdef123": run, "fedcba321": run})
     assert [label["strategy"] for label in found.values()] == ["targeted[abcdef]", "targeted[fedcba]"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from harness import config
+from harness.cells.worker import GROUPS, Settings
+from harness.choices import conf_dir, groups
 from harness.cli import main
 from harness.contracts import Decoding, RequestError, Training
-from harness.registry import conf_dir, groups
-from harness.worker import GROUPS, Settings
 
 PLUGINS = [(group, name) for group in GROUPS for name in groups()[group]]
 

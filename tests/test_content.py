@@ -4,15 +4,16 @@ import hashlib
 
 import pytest
 
-from harness import content, memo
+from harness import content
 from harness.content import content_hash
+from harness.store import files_cache
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A user's cache of its own, where files of this second count as settled and 4 bytes are large."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(memo, "SETTLED", 0)
+    monkeypatch.setattr(files_cache, "SETTLED", 0)
     monkeypatch.setattr(content, "LARGE", 4)
     return tmp_path / "home"
 

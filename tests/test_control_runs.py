@@ -8,11 +8,13 @@ import pytest
 from cell_driver import parts, start
 from conftest import LIGHT, SMALL
 
-from harness import cell, config, tables
+from harness import config
+from harness.cells import cell
 from harness.cli import main
 from harness.contracts import RequestError
-from harness.datasets._images import FileImage
+from harness.imaging.files import FileImage
 from harness.store import Journal, read_manifest
+from harness.tables import columns
 
 CONTROLS = "constant,template,nearest"
 
@@ -26,9 +28,9 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
-def run_of(results: Path, **row: str) -> tables.Run:
+def run_of(results: Path, **row: str) -> columns.Run:
     (found,) = [
-        run for run in tables.find_runs(results) if all(run.row.get(key) == value for key, value in row.items())
+        run for run in columns.find_runs(results) if all(run.row.get(key) == value for key, value in row.items())
     ]
     return found
 
@@ -56,7 +58,7 @@ def test_the_fit_is_shared_with_the_seeing_run_and_the_captions_are_not(results)
     assert blank.manifest["seeing"] == seeing.manifest["variant"] != blank.manifest["variant"]
     assert seeing.manifest["identity"] | {"blank": True} == blank.manifest["identity"]
     assert blank.row["class"] == "control"
-    for run in tables.find_runs(results):
+    for run in columns.find_runs(results):
         if run.control == "blank":
             assert run.row["n_distinct"] == 1, "the same question of the same grey"
 
@@ -196,7 +198,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_is_tried_again(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(FileImage, "load", load)
         assert main(arguments) == 1
-    (run,) = tables.find_runs(tmp_path / "results")
+    (run,) = columns.find_runs(tmp_path / "results")
     assert run.status == "partial"
     failed = run.rows[1]
     assert (failed["status"], failed["caption"]) == ("failed", None)

@@ -9,7 +9,8 @@ import torch
 from rouge_score.rouge_scorer import RougeScorer
 
 from harness import config
-from harness.blank import blanked
+from harness.cells.blank_pictures import blanked
+from harness.choices import groups
 from harness.contracts import CapBenchError, ImageError, Query, RequestError, Sample
 from harness.controls import nearest as nearest_file
 from harness.controls._typical import typical
@@ -18,7 +19,6 @@ from harness.controls.nearest import Nearest, most_similar
 from harness.controls.template import Template
 from harness.datasets.phantom import Phantom
 from harness.encoders.pairs import PairVectors
-from harness.registry import groups
 
 NAMES = [name for name in groups()["control"] if name != "none"]
 PHANTOM = Phantom("phantom", train=24, valid=1, test=10, size=64, seed=3, style="radiology", limit=None)

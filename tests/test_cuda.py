@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from harness import config
 from harness.contracts import Decoding, Query, Training
-from harness.fit import examples as decoded
-from harness.fit import fit
+from harness.training.fit import examples as decoded
+from harness.training.fit import fit
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import benchmark
 from tests.captioners import CONF, NAMES, examples, make

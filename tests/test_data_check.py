@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from harness import cli, config, pool
-from harness.checks import alike, captions, pictures
-from harness.checks.alike import Picture, look_alikes
-from harness.checks.pictures import Facts, perceptual_hash
-from harness.checks.problems import SEVERITY, kind_of
+from harness import cli, config
 from harness.contracts import CapBenchError
-from harness.datasets._images import FileImage
+from harness.curation import captions, duplicates, pictures
+from harness.curation.duplicates import Picture, look_alikes
+from harness.curation.pictures import Facts, perceptual_hash
+from harness.curation.problems import SEVERITY, kind_of
+from harness.imaging.files import FileImage
+from harness.machine import pool
 
 
 def check(planted, out, *more, target="dirty.Listed", workers=0) -> int:
@@ -147,7 +148,7 @@ def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
         return original(image)
 
     monkeypatch.setattr(pictures, "look", counted)
-    monkeypatch.setattr("harness.data_check.CHUNK", 8)
+    monkeypatch.setattr("harness.curation.check.CHUNK", 8)
     table = "harness.datasets.table.Table"
     assert check(planted, tmp_path / "out", target=table) == 130
     assert not (tmp_path / "out" / "problems.csv").exists()
@@ -349,12 +350,12 @@ def test_the_search_finds_all_pairs_that_a_full_comparison_finds(seed, count):
             value ^= 1 << int(bit)
         hashes.append(value)
     array = np.array(hashes, np.uint64)
-    close = [(int(a), int(b)) for left, right in alike._close(array) for a, b in zip(left, right, strict=True)]
+    close = [(int(a), int(b)) for left, right in duplicates._close(array) for a, b in zip(left, right, strict=True)]
     expected = {
         (a, b)
         for a in range(count)
         for b in range(a + 1, count)
-        if (hashes[a] ^ hashes[b]).bit_count() <= alike.DISTANCE
+        if (hashes[a] ^ hashes[b]).bit_count() <= duplicates.DISTANCE
     }
     assert sorted(tuple(sorted(pair)) for pair in close) == sorted(expected), "each of them once"
 
@@ -362,14 +363,14 @@ def test_the_search_finds_all_pairs_that_a_full_comparison_finds(seed, count):
 def test_the_kept_picture_is_of_the_most_protected_split():
     same = facts(dirty.body(1))
     members = [Picture("train", "a", same), Picture("valid", "b", same), Picture("test", "c", same)]
-    named = {(p.split, p.id, p.kind, p.detail) for p in alike.duplicates(members)}
+    named = {(p.split, p.id, p.kind, p.detail) for p in duplicates.duplicates(members)}
     kind, detail = "same_image_in_other_split", "the same pixels as test:c"
     assert named == {("train", "a", kind, detail), ("valid", "b", kind, detail)}
 
 
 def test_two_pictures_of_one_row_may_be_the_same():
     same = facts(dirty.body(1))
-    assert list(alike.duplicates([Picture("test", "a", same), Picture("test", "a", same)])) == []
+    assert list(duplicates.duplicates([Picture("test", "a", same), Picture("test", "a", same)])) == []
 
 
 # ---------------------------------------------------------------- fuzz

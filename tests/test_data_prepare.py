@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 from test_data_check import source
 
-from harness import cli, config, shards
+from harness import cli, config
 from harness.contracts import SPLITS, ImageError, RequestError
+from harness.curation import shards
+from harness.curation.shards import Encoding, encode
 from harness.datasets import prepared
 from harness.datasets.prepared import Prepared
-from harness.shards import Encoding, encode
 
 PHANTOM = ["phantom", "dataset.train=20", "dataset.valid=5", "dataset.test=5"]
 
@@ -159,7 +160,7 @@ class Lazy:
 
     def load(self, split):
         from harness.contracts import Sample, Split
-        from harness.datasets._images import FileImage
+        from harness.imaging.files import FileImage
 
         paths = sorted(Path(self.folder).iterdir())
         return Split(split, tuple(Sample(path.name, (FileImage(path),), "A.", split) for path in paths))

@@ -17,12 +17,12 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from harness import config
+from harness.choices import groups
 from harness.contracts import SPLITS, RequestError
-from harness.datasets import _parquet
-from harness.datasets._parquet import ParquetImage
 from harness.datasets._table_cells import CellError, caption_text, concept_ids, shared_split
 from harness.datasets.table import Table
-from harness.registry import groups
+from harness.imaging import parquet
+from harness.imaging.parquet import ParquetImage
 
 COLUMNS = ("image", "caption")
 SHARES = {"train": 0.7, "valid": 0.1, "test": 0.2}
@@ -504,7 +504,7 @@ def test_a_damaged_row_group_is_an_image_error_of_its_row(tmp_path):
     data = bytearray(path.read_bytes())
     data[column.data_page_offset : column.data_page_offset + 16] = b"\xff" * 16
     path.write_bytes(bytes(data))
-    _parquet.encoded_column.cache_clear()
+    parquet.encoded_column.cache_clear()
     split = table(path).load("test")
     assert [sample.id for sample in split.samples] == ["2"]
     assert split.rejected[0].id == "1"

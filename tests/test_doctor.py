@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from harness import config
+from harness.choices import groups
 from harness.cli import main
 from harness.contracts import Captioner, Decoding, Example, Refused
-from harness.parity import Finding, Patient, check_adapter, check_batches
-from harness.registry import groups
+from harness.inference.parity import Finding, Patient, check_adapter, check_batches
 from tests.captioners import loaded, make, picture
 
 MODELS = groups()["model"]
@@ -84,7 +84,7 @@ def test_a_merge_that_drops_the_adapter_is_found(monkeypatch, tmp_path):
 
 
 def test_an_adapter_without_effect_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr("harness.parity._move", lambda model: None)
+    monkeypatch.setattr("harness.inference.parity._move", lambda model: None)
     found = adapter(patient("smolvlm"), strategy("targeted"), tmp_path)
     assert [f.verdict for f in found.values()] == ["dead"]
 
@@ -94,7 +94,7 @@ def test_an_adapter_without_effect_is_found(monkeypatch, tmp_path):
 )
 def test_only_a_near_tie_may_change_a_token(differs: float, tied: bool, verdict: str) -> None:
     """A token may flip where two logits lie closer than the rounding that is seen, and nowhere else."""
-    from harness.parity import Spoken, compared
+    from harness.inference.parity import Spoken, compared
 
     ill = patient("smolvlm")
     one, other = "Normal chest.", "Normal head."

@@ -8,10 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness import config, engine
+from harness import config
 from harness.cli import main
 from harness.contracts import Decoding, Example, Exportable, Refused, RequestError
-from harness.parity import Patient, Spoken, _move, check_engine
+from harness.inference import vllm
+from harness.inference.parity import Patient, Spoken, _move, check_engine
 from harness.store import Journal, read_json
 from tests import vllm_stub
 from tests.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, picture
@@ -105,7 +106,7 @@ def test_a_token_may_change_where_two_were_as_good_as_equal(told, apart, verdict
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in EXPORTABLE])
 def test_a_family_that_needs_more_than_embeddings_is_refused(name):
     with pytest.raises(Refused, match="takes more than embeddings; use transformers"):
-        engine.check(make(name), VLLM, "cpu")
+        vllm.check(make(name), VLLM, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_family_that_needs_more_than_embeddings_is_refused(name):
 )
 def test_what_it_cannot_do_is_said_before_any_work(values, decoding, device, error, words):
     with pytest.raises(error, match=words):
-        engine.check(make("smolvlm", **values), decoding, device)
+        vllm.check(make("smolvlm", **values), decoding, device)
 
 
 @pytest.mark.skipif(here, reason="vllm is installed")

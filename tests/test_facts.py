@@ -4,7 +4,10 @@ import pytest
 from metric_data import REAL, SAMPLES, pair
 
 from harness.datasets.phantom import Phantom
-from harness.store import read_json
+from harness.datasets.phantom.lexicon import FINDING, MODALITY, REGION
+from harness.datasets.phantom.plan import PLAN
+from harness.metrics.facts import READER
+from harness.store import digest, read_json
 
 REFERENCE = "Axial chest CT showing a 33 mm nodule in the left lung."
 
@@ -76,3 +79,9 @@ def test_a_value_that_is_not_there_is_an_empty_cell_and_the_headline_counts_all(
     assert lines == ["id,modality,region,finding,side,all,reason", "a,1.0,1.0,1.0,0.0,0.0,", "b,1.0,1.0,1.0,,1.0,"]
     (row,) = [line for line in (tmp_path / "scored" / "scores.csv").read_text().splitlines() if ",facts," in line]
     assert ",0.5," in row
+
+
+def test_the_mark_of_the_reader_stands_for_these_words():
+    """Kept scores would be taken for those of other words: whoever changes a word changes READER, then this pair."""
+    words = digest([MODALITY, REGION, FINDING, {key: list(map(str, plan)) for key, plan in PLAN.items()}])
+    assert (READER, words[:12]) == ("7652b46618d8", "a0aad987e2fc")

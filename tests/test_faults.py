@@ -85,7 +85,7 @@ def _lines(results: Path) -> int:
 @pytest.mark.slow
 def test_a_torso_of_a_checkpoint_is_not_resumed_from(undisturbed, tmp_path):
     """A checkpoint without its completion mark, and one whose mark is torn, are thrown away."""
-    from harness.trainer import last_whole
+    from harness.training.trainer import last_whole
 
     whole = only(undisturbed, "fits/*/checkpoints/checkpoint-8")
     root = tmp_path / "checkpoints"

@@ -9,10 +9,10 @@ import torch
 from cell_driver import parts
 from torch import nn
 
-from harness import cell
+from harness.batches.feature_files import FeatureFiles
+from harness.batches.features import Features
+from harness.cells import cell
 from harness.contracts import Measured, Query, Refused, TowerCached
-from harness.feature_files import FeatureFiles
-from harness.features import Features
 from harness.store import Journal
 from tests.captioners import NAMES, examples, loaded, make
 

@@ -10,10 +10,10 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from harness import halves
 from harness.contracts import Decoding
-from harness.parity import Patient, compared
-from harness.rounding import RoundedProducts
+from harness.inference.parity import Patient, compared
+from harness.machine import bfloat16
+from harness.machine.rounding import RoundedProducts
 from tests.captioners import CONF, NAMES, TWINS, examples, loaded
 
 CPU = torch.device("cpu")
@@ -25,12 +25,12 @@ SHORT = Decoding(max_new_tokens=8, repetition_penalty=1.0, batch_size=2)
 
 @pytest.fixture(autouse=True)
 def fresh():
-    halves._say.cache_clear()
+    bfloat16._say.cache_clear()
 
 
 @pytest.fixture
 def lacking(monkeypatch):
-    monkeypatch.setattr(halves, "slowdown", lambda: 300.0)
+    monkeypatch.setattr(bfloat16, "slowdown", lambda: 300.0)
 
 
 def random(*shape, seed=0):
@@ -108,8 +108,8 @@ class Watch(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         parts = tree_flatten((args, kwargs))[0]
-        halves = any(isinstance(part, torch.Tensor) and part.dtype == torch.bfloat16 for part in parts)
-        if halves and SUMS.search(str(func.overloadpacket)):
+        found = any(isinstance(part, torch.Tensor) and part.dtype == torch.bfloat16 for part in parts)
+        if found and SUMS.search(str(func.overloadpacket)):
             self.left.add(str(func.overloadpacket))
         return func(*args, **(kwargs or {}))
 
@@ -118,10 +118,10 @@ class Watch(TorchDispatchMode):
 def test_captioners_say_the_same(name, dtype, monkeypatch):
     captioner = loaded(name, dtype=dtype, weights="hub", hub=str(TWINS / name))
     patient = Patient(captioner, examples([None, None]), SHORT)
-    monkeypatch.setattr(halves, "slowdown", lambda: 1.0)
+    monkeypatch.setattr(bfloat16, "slowdown", lambda: 1.0)
     captions = patient.captions(2)
     plain = patient.speak(captions, 2)
-    monkeypatch.setattr(halves, "slowdown", lambda: 300.0)
+    monkeypatch.setattr(bfloat16, "slowdown", lambda: 300.0)
     with Watch() as watch:
         found = compared("rounded", patient, captions, plain, patient.speak(captions, 2))
     assert found.healthy, found
@@ -150,7 +150,7 @@ def test_it_trains_as_the_processor_does(lacking, monkeypatch):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         found = []
         for _ in range(5):
-            with halves.bearable(torch.bfloat16, CPU):
+            with bfloat16.bearable(torch.bfloat16, CPU):
                 loss = (net(random(2, 6, 16)).float() - 1).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -159,7 +159,7 @@ def test_it_trains_as_the_processor_does(lacking, monkeypatch):
         return found
 
     ours = losses()
-    monkeypatch.setattr(halves, "slowdown", lambda: 1.0)
+    monkeypatch.setattr(bfloat16, "slowdown", lambda: 1.0)
     assert ours == pytest.approx(losses(), rel=0.02)
     assert ours[-1] < ours[0] * 0.9
 
@@ -174,12 +174,12 @@ def test_it_trains_as_the_processor_does(lacking, monkeypatch):
     ],
 )
 def test_it_is_done_and_said_once_where_the_processor_lacks_it(dtype, device, times, rounded, monkeypatch, capsys):
-    monkeypatch.setattr(halves, "slowdown", lambda: times)
+    monkeypatch.setattr(bfloat16, "slowdown", lambda: times)
     used = []
     monkeypatch.setattr(RoundedProducts, "__enter__", lambda self: used.append(self))
     monkeypatch.setattr(RoundedProducts, "__exit__", lambda self, *error: None)
     for _ in range(2):
-        with halves.bearable(dtype, device):
+        with bfloat16.bearable(dtype, device):
             pass
     assert bool(used) is rounded
     text = " ".join(capsys.readouterr().err.split())
@@ -187,15 +187,15 @@ def test_it_is_done_and_said_once_where_the_processor_lacks_it(dtype, device, ti
 
 
 def test_an_error_within_is_raised_and_the_mode_left(lacking):
-    with pytest.raises(RuntimeError, match="shapes"), halves.inference(torch.bfloat16, CPU):
+    with pytest.raises(RuntimeError, match="shapes"), bfloat16.inference(torch.bfloat16, CPU):
         random(2, 3) @ random(2, 3)
     assert torch.is_grad_enabled()
     assert torch.utils._python_dispatch._get_current_dispatch_mode() is None
 
 
 def test_the_slowdown_is_that_of_bfloat16_over_float32(monkeypatch):
-    assert halves._seconds(torch.float32) > 0
-    monkeypatch.setattr(halves, "_seconds", {torch.bfloat16: 6.0, torch.float32: 2.0}.__getitem__)
-    halves.slowdown.cache_clear()
-    assert halves.slowdown() == 3
-    halves.slowdown.cache_clear()
+    assert bfloat16._seconds(torch.float32) > 0
+    monkeypatch.setattr(bfloat16, "_seconds", {torch.bfloat16: 6.0, torch.float32: 2.0}.__getitem__)
+    bfloat16.slowdown.cache_clear()
+    assert bfloat16.slowdown() == 3
+    bfloat16.slowdown.cache_clear()

@@ -19,9 +19,9 @@ from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, apply_
 from pydicom.sequence import Sequence
 
 from harness.contracts import GREY, ImageError
-from harness.datasets import _dicom, _grey
-from harness.datasets._images import BytesImage, FileImage, to_rgb
-from harness.datasets._view import WINDOWS, View
+from harness.imaging import dicom, grey
+from harness.imaging.files import BytesImage, FileImage, to_rgb
+from harness.imaging.view import WINDOWS, View
 
 
 def dicom_file(name) -> Path:
@@ -276,12 +276,12 @@ def test_every_packaged_dicom_file_loads_or_says_why():
 
 
 def test_grey_pictures_say_so_and_coloured_ones_do_not(tmp_path):
-    for mode, grey in (("L", True), ("1", True), ("I;16", True), ("RGB", False), ("P", False)):
+    for mode, alike in (("L", True), ("1", True), ("I;16", True), ("RGB", False), ("P", False)):
         path = tmp_path / f"{mode.replace(';', '')}.png"
         Image.effect_noise((20, 10), 50).convert(mode).save(path)
         image = FileImage(path).load()
-        assert image.info[GREY] is grey
-        assert not grey or image.getchannel(0).tobytes() == image.getchannel(2).tobytes()
+        assert image.info[GREY] is alike
+        assert not alike or image.getchannel(0).tobytes() == image.getchannel(2).tobytes()
 
 
 def test_no_message_and_no_memory_holds_the_patient(tmp_path):
@@ -294,7 +294,7 @@ def test_no_message_and_no_memory_holds_the_patient(tmp_path):
     told = "".join(traceback.format_exception(caught.value))
     assert "SECRET" not in told
     with path.open("rb") as stream:
-        read = _dicom.read(stream, _dicom.TAGS)
+        read = dicom.read(stream, dicom.TAGS)
     assert "Rows" in read
     assert not [element for element in read if "Patient" in element.name]
 
@@ -334,8 +334,8 @@ RAMP = np.tile(np.arange(0, 250, 10, dtype=np.uint8), (20, 1))
 def test_lossless_kinds_keep_every_pixel(kind):
     colour = np.stack([RAMP, RAMP[::-1, ::-1], 255 - RAMP], axis=2)
     assert (np.asarray(encoded(Image.fromarray(colour), kind).load()) == colour).all()
-    grey = np.asarray(encoded(Image.fromarray(RAMP), kind).load())
-    assert (grey == RAMP[..., None]).all()
+    pixels = np.asarray(encoded(Image.fromarray(RAMP), kind).load())
+    assert (pixels == RAMP[..., None]).all()
 
 
 @pytest.mark.parametrize(("kind", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
@@ -438,7 +438,7 @@ def test_decompression_bombs_are_refused_before_they_are_decoded(side):
     before = Image.MAX_IMAGE_PIXELS
     with pytest.raises(ImageError, match="pixels"):
         BytesImage(png_header(side, side)).load()
-    assert before == Image.MAX_IMAGE_PIXELS == _grey.MAX_PIXELS
+    assert before == Image.MAX_IMAGE_PIXELS == grey.MAX_PIXELS
 
 
 def test_a_dicom_bomb_is_refused(tmp_path):

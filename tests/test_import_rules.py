@@ -11,10 +11,10 @@ from conftest import ROOT
 PLANTED = {
     "plug-ins know no stage": ("harness/metrics/rouge1.py", "from harness import tables"),
     "plug-in kinds do not know each other": ("harness/metrics/rouge1.py", "from harness.datasets import phantom"),
-    "nobody imports a plug-in": ("harness/cell.py", "from harness.lora import sites"),
-    "only harness.config imports hydra": ("harness/tables.py", "import omegaconf"),
-    "entry points above stages": ("harness/store.py", "from harness import fit"),
-    "contracts import the standard library only": ("harness/contracts.py", "import torch"),
+    "nobody imports a plug-in": ("harness/cells/cell.py", "from harness.lora import sites"),
+    "only harness.config imports hydra": ("harness/tables/columns.py", "import omegaconf"),
+    "entry points above stages": ("harness/store/__init__.py", "from harness import fit"),
+    "contracts import the standard library only": ("harness/contracts/__init__.py", "import torch"),
 }
 
 

@@ -10,9 +10,9 @@ import pytest
 from conftest import SMALL, only
 
 from harness.cli import main
-from harness.reproduce import surroundings
+from harness.commands.reproduce import surroundings
 from harness.store import Journal, file_digest, locked, read_json, read_manifest, write_json
-from harness.tables import find_run
+from harness.tables.columns import find_run
 
 
 def forge(run: Path) -> None:
@@ -115,7 +115,7 @@ def test_an_untouched_folder_passes(results, capsys):
 
 @pytest.mark.parametrize("case", TAMPERED)
 def test_verify_names_what_is_wrong(results, case, capsys, monkeypatch):
-    monkeypatch.setattr("harness.progress.console.width", 300)  # no cell is broken into lines
+    monkeypatch.setattr("harness.machine.terminal.console.width", 300)  # no cell is broken into lines
     tamper, place, words = TAMPERED[case]
     tamper(results)
     assert main(["verify", f"results={results}"]) == 1

@@ -12,8 +12,8 @@ import pytest
 from conftest import ROOT, clean
 
 from harness import config
+from harness.choices import groups
 from harness.contracts import RequestError, Sweep
-from harness.registry import groups
 
 KINDS = ["ok", "kill", "exit", "crash", "raise", "ok"]
 STUBS = Path(__file__).with_name("slurm_stub.py")
@@ -28,7 +28,7 @@ def request(folder, kinds, width=2, devices=(), **values):
     return Sweep(launcher_work.work, tasks, width, devices, folder / "launcher")
 
 
-WARM = ["harness.worker", "model_zoo.smolvlm"]
+WARM = ["harness.cells.worker", "model_zoo.smolvlm"]
 """The server outlives the tests here: cells of later ones are forked from it, and would each import torch anew."""
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
+from harness.cells.leaks import refuse_leaks
 from harness.cli import main
 from harness.contracts import Query, RequestError, Sample
-from harness.leaks import refuse_leaks
 from harness.prompts.modality import ModalityFirst
-from harness.tables import find_runs
+from harness.tables.columns import find_runs
 
 QUESTION = "Describe this medical image."
 CAPTIONS = [

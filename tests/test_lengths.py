@@ -3,10 +3,10 @@
 import pytest
 from cell_driver import break_at
 
+from harness.batches.lengths import lengths, longest_first
 from harness.contracts import Decoding, Query, Sample
-from harness.datasets._images import FileImage
-from harness.generate import generate
-from harness.lengths import lengths, longest_first
+from harness.imaging.files import FileImage
+from harness.inference.generate import generate
 from harness.store import Journal
 from tests.captioners import QUESTION, loaded, picture
 

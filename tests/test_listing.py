@@ -7,9 +7,9 @@ import pytest
 import yaml
 from conftest import clean
 
+from harness.choices import conf_dir, groups
 from harness.cli import main
-from harness.listing import KINDS
-from harness.registry import conf_dir, groups
+from harness.commands.list import KINDS
 from model_zoo._found import found, whereabouts
 from tests.captioners import make
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.loss import caption_loss, supervised_only
+from harness.training.loss import caption_loss, supervised_only
 from tests.captioners import NAMES, examples, loaded
 
 CAPTIONS = ["A nodule in the left lung of a patient.", "", "Normal."]

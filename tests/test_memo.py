@@ -11,11 +11,11 @@ from contextlib import closing
 import pytest
 from PIL import Image
 
-from harness import memo as memo_module
 from harness.contracts import ImageError, RequestError
-from harness.datasets._images import FileImage
-from harness.datasets._view import View
-from harness.memo import Memo
+from harness.imaging.files import FileImage
+from harness.imaging.view import View
+from harness.store import files_cache as memo_module
+from harness.store.files_cache import Memo
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_it_survives_a_fork_and_a_pickle(settled, path, tmp_path):
 
 WRITER = """
 import sys
-from harness.memo import Memo
+from harness.store.files_cache import Memo
 from harness import memo as memo_module
 memo_module.SETTLED = 0
 memo = Memo(sys.argv[1])

@@ -8,12 +8,13 @@ import pytest
 import torch
 from cell_driver import limit_rows, parts
 
-from harness import cell, memory
+from harness.cells import cell
 from harness.contracts import Decoding, Query, RequestError
-from harness.fit import fit
-from harness.generate import generate
-from harness.memory import DoesNotFit, Limit
+from harness.inference.generate import generate
+from harness.machine import memory
+from harness.machine.memory import DoesNotFit, Limit
 from harness.store import Damaged, Journal
+from harness.training.fit import fit
 
 
 def built(results, *overrides, lora=("lora=targeted", "lora.dropout=0.0")):
@@ -266,7 +267,7 @@ def test_a_loss_that_is_no_number_ends_the_fit(tmp_path):
 
 def test_processes_must_share_out_a_batch_evenly(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setattr("harness.ranks.start", lambda device: None)
+    monkeypatch.setattr("harness.machine.ranks.start", lambda device: None)
     with pytest.raises(RequestError, match=r"train.batch_size=8: expected a multiple of the 3 processes"):
         cell.run(built(tmp_path))
     assert not any(tmp_path.iterdir())

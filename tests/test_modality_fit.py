@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from scipy.stats import binomtest
 from transformers import ResNetConfig, ResNetForImageClassification
 
-from harness import calibration
 from harness.cli import main
 from harness.datasets.phantom import Phantom
 from harness.modality.predicted import EMBEDDED, Predicted
 from harness.store import file_digest
+from harness.tables import calibration
 
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
 TABLES = {"metrics.json", "confusion.csv", "calibration.csv"}

@@ -11,8 +11,8 @@ import pytest
 from test_datasets import table, write_csv
 
 from harness.contracts import ImageError, RequestError
-from harness.datasets._images import BytesImage, FileImage
-from harness.datasets._view import View, view_of
+from harness.imaging.files import BytesImage, FileImage
+from harness.imaging.view import View, view_of
 
 DATA = Path(nibabel.__file__).parent / "tests" / "data"
 RIGHT, FRONT, HEAD = 0, 1, 2  # axes of the world, in millimetres: +x is the patient's right, +y front, +z head

@@ -7,19 +7,21 @@ import pytest
 from make_rocov2 import make
 from test_comparisons import made_up
 
-from harness import config, reference, tables
+from harness import config
+from harness.cells.worker import GROUPS
+from harness.choices import groups
 from harness.cli import main
-from harness.paper import COLUMNS, beside, incomparable
-from harness.registry import groups
+from harness.commands.paper import COLUMNS, beside, incomparable
+from harness.published import printed
 from harness.store import read_json, write_json
-from harness.worker import GROUPS
+from harness.tables import columns
 
 AVERAGES = config.choice("protocol", "paper")["averages"]
 QUICK = ["parameters=false", "trials=50"]
 
 
 def test_exactly_three_cells_are_inconsistent_and_named_with_what_they_are():
-    found = {(one.model, one.metric): one for one in reference.findings(AVERAGES)}
+    found = {(one.model, one.metric): one for one in printed.findings(AVERAGES)}
     assert set(found) == {("smolvlm", "relevance"), ("smolvlm", "factuality"), ("qwen25_vl", "relevance")}
     relevance = found["smolvlm", "relevance"]
     assert [(name, value) for name, value, _ in relevance.cells] == [("base", 0.362), ("modality", 0.365)]
@@ -32,11 +34,11 @@ def test_exactly_three_cells_are_inconsistent_and_named_with_what_they_are():
 
 
 def test_printed_values_stay_as_printed_and_nine_of_ten_rows_agree():
-    table = reference.recomputed(AVERAGES)
+    table = printed.recomputed(AVERAGES)
     board = table[table["table"] == "leaderboard"]
-    printed = reference.printed("leaderboard").set_index("model")
+    published = printed.printed("leaderboard").set_index("model")
     for row in board.to_dict("records"):
-        assert row["published"] == printed.loc[row["model"], row["metric"]]
+        assert row["published"] == published.loc[row["model"], row["metric"]]
     averages = board[board["metric"].isin(AVERAGES)]
     assert len(averages) == 30
     other = averages[averages["model"] != "smolvlm"]
@@ -50,7 +52,7 @@ def test_printed_values_stay_as_printed_and_nine_of_ten_rows_agree():
 
 
 def test_recomputation_is_the_mean_of_the_six_metrics():
-    table = reference.recomputed(AVERAGES).set_index(["table", "model", "configuration", "metric"]).sort_index()
+    table = printed.recomputed(AVERAGES).set_index(["table", "model", "configuration", "metric"]).sort_index()
     for key in {key[:3] for key in table.index}:
         part = table.loc[key]
         metric = part["published"]
@@ -61,16 +63,16 @@ def test_recomputation_is_the_mean_of_the_six_metrics():
 
 
 def test_changes_by_the_modality_are_the_printed_percentages():
-    overall = reference.changes(AVERAGES).query("metric == 'overall'").set_index("model")
+    overall = printed.changes(AVERAGES).query("metric == 'overall'").set_index("model")
     assert overall["published"].round(1).to_dict() == {"smolvlm": 3.5, "qwen2_vl": -21.6, "qwen25_vl": 6.4}
     assert overall.loc["qwen25_vl", "recomputed"] == pytest.approx(2.7, abs=0.3), "not 6.4"
 
 
 def test_a_planted_error_is_found(monkeypatch):
-    table = reference.tables()
+    table = printed.tables()
     table["leaderboard"].loc[0, "factuality"] += 0.002
-    monkeypatch.setattr(reference, "tables", lambda: table)
-    found = {(one.model, one.metric) for one in reference.findings(AVERAGES)}
+    monkeypatch.setattr(printed, "tables", lambda: table)
+    found = {(one.model, one.metric) for one in printed.findings(AVERAGES)}
     assert ("llava_mistral", "factuality") in found
     assert len(found) == 4
 
@@ -82,7 +84,7 @@ def board_of(folder: Path, protocol: str, weights: str, dataset: str) -> Path:
     """Made-up runs of two published captioners, one also with a modality label, scored by a protocol of that name."""
     made_up(folder, runs=3)
     names = [("smolvlm", "none"), ("moondream2", "none"), ("smolvlm", "oracle")]
-    for (model, modality), run in zip(names, tables.find_runs(folder), strict=True):
+    for (model, modality), run in zip(names, columns.find_runs(folder), strict=True):
         manifest = read_json(run.folder / "manifest.json")
         manifest["row"] |= {"model": model, "modality": modality, "weights": weights, "dataset": dataset}
         write_json(run.folder / "manifest.json", manifest)
@@ -110,13 +112,13 @@ def test_our_rows_stand_beside_the_published_ones(real, capsys):
     ours = table[table["table"] == "ours"]
     assert set(ours["model"]) == {"smolvlm", "moondream2"}
     assert set(ours["configuration"]) == {"targeted/plain/none"}, "a label in the prompt is another question"
-    printed = reference.printed("leaderboard").set_index("model")
-    for run in tables.find_runs(real):
+    published = printed.printed("leaderboard").set_index("model")
+    for run in columns.find_runs(real):
         if run.row["modality"] == "none":
             mean = run.values(run.protocols["paper"]["columns"]["rouge"]).mean()
             row = ours[(ours["model"] == run.row["model"]) & (ours["metric"] == "rouge")].iloc[0]
             assert row["ours"] == pytest.approx(mean, rel=1e-5)
-            assert row["published"] == printed.loc[run.row["model"], "rouge"]
+            assert row["published"] == published.loc[run.row["model"], "rouge"]
             assert row["difference"] == pytest.approx(mean - row["published"], rel=1e-4)
     assert ours.loc[ours["metric"] == "overall", "note"].str.contains("side our 95 % interval").all()
 
@@ -171,9 +173,9 @@ def test_our_effects_of_the_modality_stand_beside_the_published_ones(tmp_path, c
 
 
 def test_controls_and_unscored_columns_are_no_published_row(real):
-    from harness.boards import build, grouped
+    from harness.tables.boards import build, grouped
 
-    ((group, runs),) = grouped(tables.find_runs(real)).items()
+    ((group, runs),) = grouped(columns.find_runs(real)).items()
     board = build(group, runs, 20)[0]
     board.table.loc[board.table["model"] == "smolvlm", "bleurt"] = None
     board.table.loc[board.table["model"] == "moondream2", "control"] = "blank"
@@ -216,7 +218,7 @@ def test_the_experiment_is_the_published_comparison(tmp_path):
     }
     assert {c.choices["train"] for c in cells} == {"hub"}
     captioners = [c for c in cells if c.choices["control"] == "none"]
-    assert {c.choices["model"] for c in captioners} == set(reference.printed("models")["model"])
+    assert {c.choices["model"] for c in captioners} == set(printed.printed("models")["model"])
     assert {c.choices["lora"] for c in captioners} == {"paper", "full"}
     assert len(cells) == len(captioners) + 3
     for one in cells[::7]:

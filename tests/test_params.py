@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from harness import config
+from harness.choices import groups
 from harness.cli import main
+from harness.commands.params import COLUMNS, counted, published
 from harness.contracts import RequestError
-from harness.params import COLUMNS, counted, published
-from harness.registry import groups
 
 # Sums over the published configurations, checked against transformers' own classes; tied weights once.
 TOTALS = {

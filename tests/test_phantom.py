@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from harness.contracts import RequestError
-from harness.datasets import _phantom_draw, _phantom_text
-from harness.datasets._phantom_anatomy import PAINTERS
-from harness.datasets._phantom_canvas import Canvas
-from harness.datasets._phantom_facts import facts
-from harness.datasets._phantom_lexicon import FINDING, MODALITY, ORGAN, REGION
-from harness.datasets._phantom_plan import ARROWS, PLAN, Factors, draw_factors, generator, has_side
-from harness.datasets.phantom import Phantom, PhantomImage
+from harness.datasets.phantom import Phantom, PhantomImage, draw, text
+from harness.datasets.phantom.anatomy import PAINTERS
+from harness.datasets.phantom.canvas import Canvas
+from harness.datasets.phantom.facts import facts
+from harness.datasets.phantom.lexicon import FINDING, MODALITY, ORGAN, REGION
+from harness.datasets.phantom.plan import ARROWS, PLAN, Factors, draw_factors, generator, has_side
 
 STYLES = ["radiology", "lay"]
 CASES = [(m, r, f) for m, (_, regions) in PLAN.items() for r, findings in regions.items() for f in findings]
@@ -86,7 +85,7 @@ def test_golden_samples(split, index, size, digest, caption):
 
 def test_a_picture_does_not_depend_on_what_was_drawn_before():
     alone = PhantomImage(2025, "train", 40, 64).digest()
-    _phantom_draw.render.cache_clear()
+    draw.render.cache_clear()
     digests = [sample.images[0].digest() for sample in phantom().load("train").samples]
     assert digests[40] == alone
     assert len(set(digests)) == len(digests)
@@ -208,8 +207,8 @@ def test_a_white_arrow_changes_pixels(monkeypatch):
     image = sample.images[0]
     with_arrow = np.asarray(image.load()).astype(int)
     plain = dataclasses.replace(draw_factors(image.seed, image.split, image.index), arrow="")
-    monkeypatch.setattr(_phantom_draw, "draw_factors", lambda *_: plain)
-    without = np.asarray(_phantom_draw.render.__wrapped__(image.seed, image.split, image.index, image.size)).astype(int)
+    monkeypatch.setattr(draw, "draw_factors", lambda *_: plain)
+    without = np.asarray(draw.render.__wrapped__(image.seed, image.split, image.index, image.size)).astype(int)
     different = (with_arrow != without).any(axis=2)
     assert different.sum() >= 20
     assert (with_arrow[different] == 255).all()
@@ -222,7 +221,7 @@ def test_a_white_arrow_changes_pixels(monkeypatch):
 def test_facts_are_read_back_exactly_from_every_caption(style):
     for index in range(2500):
         factors = draw_factors(7, "train", index)
-        caption = _phantom_text.write(factors, style, generator(7, "train", index, "words"))
+        caption = text.write(factors, style, generator(7, "train", index, "words"))
         expected = {name: value for name, value in factors.facts().items() if name != "arrow"}
         assert facts(caption) == expected, caption
 
@@ -250,7 +249,7 @@ def test_no_lay_word_is_a_radiology_word():
     assert {"US", "liver", "mass"} <= technical
     for index in range(600):
         factors = draw_factors(3, "train", index)
-        caption = _phantom_text.write(factors, "lay", generator(3, "train", index, "words"))
+        caption = text.write(factors, "lay", generator(3, "train", index, "words"))
         words = re.findall(r"[A-Za-z-]+", caption)
         assert technical.isdisjoint(words + [word.lower() for word in words]), caption
 
@@ -259,7 +258,7 @@ def test_no_lay_word_is_a_radiology_word():
 def test_wording_varies(style):
     """The same facts are said in many ways, so that copying one caption scores low on exact match."""
     factors = Factors("CT", "chest", "nodule", "left", "", 33, "T1")
-    captions = {_phantom_text.write(factors, style, np.random.default_rng(seed)) for seed in range(200)}
+    captions = {text.write(factors, style, np.random.default_rng(seed)) for seed in range(200)}
     assert len(captions) > 60
 
 
@@ -268,6 +267,6 @@ def test_wording_varies(style):
 )
 def test_articles(millimetres, start):
     factors = Factors("CT", "chest", "nodule", "left", "", millimetres, "T1")
-    captions = [_phantom_text.write(factors, "radiology", np.random.default_rng(seed)) for seed in range(200)]
+    captions = [text.write(factors, "radiology", np.random.default_rng(seed)) for seed in range(200)]
     assert any(caption.startswith(start) for caption in captions)
     assert not any(re.search(r"\ba (8 |11 |[aeiou])|\ban (?!8 |11 |[aeiou])", caption.lower()) for caption in captions)

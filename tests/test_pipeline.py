@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from conftest import LIGHT, SMALL
 
-from harness import config, tables
+from harness import config
+from harness.choices import groups
 from harness.cli import main
-from harness.registry import groups
 from harness.store import Journal, file_digest
-from harness.tables import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
+from harness.tables import columns
+from harness.tables.columns import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
 
 
 def files(results: Path) -> dict[str, str]:
@@ -53,10 +54,10 @@ def test_the_tables_have_the_promised_columns(sweep):
 
 
 def test_composites_are_means_of_unrounded_means(sweep):
-    for run in tables.find_runs(sweep):
+    for run in columns.find_runs(sweep):
         record = run.protocols["embedded"]
-        values = tables.protocol_values(run, record)
-        full = tables.add_averages(values, record["protocol"]["averages"])
+        values = columns.protocol_values(run, record)
+        full = columns.add_averages(values, record["protocol"]["averages"])
         means = values.mean()
         relevance = (means["similarity"] + means["bertscore"] + means["rouge"] + means["bleurt"]) / 4
         assert full["relevance"].mean() == pytest.approx(relevance)
@@ -148,7 +149,7 @@ def test_a_leaderboard_that_is_not_there_is_refused_in_one_line(results, argumen
 
 
 def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(results, capsys, monkeypatch):
-    monkeypatch.setattr("harness.progress.console.width", 80)
+    monkeypatch.setattr("harness.machine.terminal.console.width", 80)
     assert main(["leaderboard", f"results={results}"]) == 0
     text = capsys.readouterr().out
     assert "…" not in text
@@ -223,7 +224,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
         table.append(f"{index}.png,Picture number {index}.,test")
     (tmp_path / "table.csv").write_text("\n".join(table) + "\n")
     results = tmp_path / "results"
-    from harness.datasets._images import FileImage
+    from harness.imaging.files import FileImage
 
     original = FileImage.load
 
@@ -242,7 +243,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
         patch.setattr(FileImage, "load", load)
         arguments = ["dataset=table", f"dataset.path={tmp_path / 'table.csv'}", "lora=none", f"results={results}"]
         assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
-    run = tables.find_runs(results)[0]
+    run = columns.find_runs(results)[0]
     assert run.status == "partial"
     assert [row["status"] for row in run.rows].count("failed") == 1
     failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row["status"] == "failed")
@@ -253,7 +254,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     assert list(board["n"]) == [5]
 
     assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 0  # the picture is back
-    run = tables.find_runs(results)[0]
+    run = columns.find_runs(results)[0]
     assert run.status == "ok"
     assert [row["id"] for row in run.rows] == [f"{index}.png" for index in range(6)]
     assert len(Journal(run.folder / "captions.jsonl").rows()) == 7
@@ -298,7 +299,7 @@ def test_a_run_that_breaks_is_listed_unranked_and_ends_well_when_repeated(tmp_pa
 def test_a_failed_cell_does_not_keep_its_model_in_memory(tmp_path, monkeypatch):
     import weakref
 
-    from harness import worker
+    from harness.cells import worker
 
     class Model:
         pass
@@ -321,7 +322,7 @@ def test_a_failed_cell_does_not_keep_its_model_in_memory(tmp_path, monkeypatch):
 
 def test_captions_that_repeat_are_counted(sweep):
     runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
-    for run in tables.find_runs(sweep):
+    for run in columns.find_runs(sweep):
         assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
 
 

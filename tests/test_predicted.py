@@ -11,13 +11,13 @@ from conftest import LIGHT, SMALL
 from safetensors.torch import load_file, save_file
 
 from harness import config
+from harness.cells.identity import identify, queries_of
+from harness.cells.worker import parts
 from harness.cli import main
 from harness.contracts import Checkpointed, ImageError, RequestError, Sample
 from harness.datasets.phantom import Phantom
-from harness.identity import identify, queries_of
 from harness.modality.predicted import EMBEDDED, Predicted
-from harness.tables import find_runs
-from harness.worker import parts
+from harness.tables.columns import find_runs
 
 # Pictures that neither the classifier nor its test split has: another seed of the same dataset.
 SAMPLES = Phantom("phantom", 1, 1, 200, 128, 4711, "radiology", None).load("test").samples

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness import config
+from harness.choices import groups
 from harness.contracts import RequestError, Sample
 from harness.modality.none import NoLabel
 from harness.modality.oracle import Oracle
@@ -13,7 +14,6 @@ from harness.modality.shuffled import Shuffled
 from harness.modality.wrong import Wrong
 from harness.prompts.modality import ModalityFirst
 from harness.prompts.plain import Plain
-from harness.registry import groups
 
 QUESTION = "Describe this medical image."
 CT = Sample("a", (), "A caption.", "test", modality="CT")

@@ -13,11 +13,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from harness import cell, config, worker
+from harness import config
+from harness.cells import cell, worker
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
-from harness.fit import examples as decoded
-from harness.fit import fit
-from harness.loss import caption_loss
+from harness.training.fit import examples as decoded
+from harness.training.fit import fit
+from harness.training.loss import caption_loss
 from model_zoo import _quantise
 from model_zoo._hf import HFCaptioner
 from tests.captioners import CONF, NAMES, TWINS, examples, loaded, make

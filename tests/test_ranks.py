@@ -11,8 +11,9 @@ import torch
 from cell_driver import parts, start
 from test_resume import losses, weights
 
-from harness import cell, ranks
+from harness.cells import cell
 from harness.contracts import RequestError
+from harness.machine import ranks
 from harness.store import Journal
 
 ZERO = ["model=smolvlm", "lora=none"]

@@ -6,10 +6,10 @@ import shlex
 from conftest import ROOT
 
 from harness import config
-from harness.arguments import parse
+from harness.cells.worker import GROUPS
+from harness.choices import groups
 from harness.cli import COMMANDS
-from harness.registry import groups
-from harness.worker import GROUPS
+from harness.commands._options import parse
 
 README = (ROOT / "README.md").read_text()
 

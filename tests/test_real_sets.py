@@ -21,18 +21,18 @@ from make_rocov2 import (
     write_zips,
 )
 
-from harness import memo
 from harness.cli import main
 from harness.contracts import SPLITS, ImageError, RequestError
 from harness.datasets import _folder
 from harness.datasets._challenge import LICENCE
 from harness.datasets._csv import sniff
 from harness.datasets._folder import split_of, table_key
-from harness.datasets._modalities import modality_of_concepts
-from harness.datasets._zip import ZipImage
 from harness.datasets.imageclef import ImageClef
 from harness.datasets.rocov2 import RocoV2
-from harness.tables import find_runs
+from harness.imaging.modalities import modality_of_concepts
+from harness.imaging.zipped import ZipImage
+from harness.store import files_cache
+from harness.tables.columns import find_runs
 
 USUAL = {"ids": None, "limit": None, "stratify": "modality", "seed": 0, "clean": "strip", "check": "listed"}
 USUAL |= {"cache": None, "recheck": False}
@@ -572,7 +572,7 @@ def test_workers_read_what_the_parent_reads(form, start, tmp_path):
 
 @pytest.mark.parametrize("form", ["unpacked", "zipped", "parquet"])
 def test_a_second_fingerprint_opens_no_picture(form, tmp_path, monkeypatch):
-    monkeypatch.setattr(memo, "SETTLED", 0)
+    monkeypatch.setattr(files_cache, "SETTLED", 0)
     make(tmp_path / "set", form=form)
     cache = str(tmp_path / "cache")
     first = rocov2(tmp_path / "set", check="decoded", cache=cache).load("test")
@@ -592,7 +592,7 @@ def test_a_second_fingerprint_opens_no_picture(form, tmp_path, monkeypatch):
 
 
 def test_changed_bytes_change_the_fingerprint(tmp_path, monkeypatch):
-    monkeypatch.setattr(memo, "SETTLED", 0)
+    monkeypatch.setattr(files_cache, "SETTLED", 0)
     rows = make(tmp_path / "set")
     cache = str(tmp_path / "cache")
     before = rocov2(tmp_path / "set", cache=cache).load("test").fingerprint
@@ -617,7 +617,7 @@ def test_a_run_remembers_its_pictures_and_writes_down_the_ledger(tmp_path, capsy
     (run,) = find_runs(tmp_path / "results")
     assert (run.row["dataset"], run.row["n_ok"], run.row["n_rejected"]) == ("rocov2", 2, 1)
     assert run.manifest["rejected"][0]["reason"] == "a picture without a row in test_captions.csv"
-    assert (tmp_path / "results" / "cache" / memo.FILE).exists()
+    assert (tmp_path / "results" / "cache" / files_cache.FILE).exists()
     assert main(request) == 0
     assert "done before" in capsys.readouterr().out
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cli import main
+from harness.commands.diff import changes, compare
+from harness.commands.ls import disk
 from harness.contracts import RequestError
-from harness.diff import changes, compare
 from harness.lookup import pick
-from harness.ls import disk
-from harness.records import age, disk_use, find_record, inventory, patterns
 from harness.store import locked, read_manifest, write_json
-from harness.tables import find_run, find_runs
+from harness.store.inventory import age, disk_use, find_record, inventory, patterns
+from harness.tables.columns import find_run, find_runs
 
 # ---------------------------------------------------------------- names
 

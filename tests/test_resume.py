@@ -11,7 +11,7 @@ import torch
 from cell_driver import parts, start
 from safetensors.torch import load_file
 
-from harness import cell
+from harness.cells import cell
 
 # the log straddles checkpoints; dropout makes the random state matter; an epoch has 3 updates, the last one smaller
 LOGGED = "train.log_every=3"

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 
 from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
-from harness.score_table import scores_table
-from harness.scoring import Column, Plan, Scorable, score
-from harness.tables import Run
+from harness.scoring.score import Column, Plan, Scorable, score
+from harness.tables.columns import Run
+from harness.tables.scores import scores_table
 
 PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")
 
@@ -128,7 +128,7 @@ def test_failures_are_not_kept_in_the_cache(tmp_path):
 
 
 def test_an_interrupted_scoring_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.scoring.CHUNK", 2)
+    monkeypatch.setattr("harness.scoring.score.CHUNK", 2)
 
     class Interrupted(Words):
         def score(self, pairs, references):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binomtest, kendalltau, permutation_test, spearmanr
 
-from harness.stats import agreement, holm, permutation, permutation_with_first
+from harness.tables.stats import agreement, holm, permutation, permutation_with_first
 
 TRIALS = 4000
 
@@ -104,7 +104,7 @@ def test_agreement_of_orders():
 
 
 def test_chunks_of_few_draws_give_the_same_p_values(monkeypatch):
-    from harness import stats
+    from harness.tables import stats
 
     values = np.random.default_rng(6).normal(size=(6, 32, 2))
     whole = permutation(values, 300, seed=4)

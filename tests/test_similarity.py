@@ -28,9 +28,9 @@ from transformers import (
 )
 
 from harness.contracts import ImageError, Pair, RequestError
-from harness.datasets._phantom_lexicon import FINDING, MODALITY
-from harness.datasets._phantom_plan import PLAN
 from harness.datasets.phantom import Phantom
+from harness.datasets.phantom.lexicon import FINDING, MODALITY
+from harness.datasets.phantom.plan import PLAN
 from harness.encoders.medimageinsight import MedImageInsight, current_key, empty_net
 from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
 from harness.encoders.pair_files import TWIN

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness import config
+from harness.choices import groups
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
-from harness.fit import examples, fit
-from harness.loss import caption_loss
-from harness.registry import groups
+from harness.training.fit import examples, fit
+from harness.training.loss import caption_loss
 
 CELLS = [(model, lora) for model in groups()["model"] for lora in groups()["lora"]]
 
@@ -253,10 +253,10 @@ def test_a_fit_that_breaks_gives_the_terminal_back(tmp_path, monkeypatch):
     """A bar that an error leaves behind would go on drawing over what later cells print, with the cursor hidden."""
     from rich.console import Console
 
-    from harness import progress
+    from harness.machine import terminal
 
-    terminal = (tmp_path / "terminal").open("w")
-    monkeypatch.setattr(progress, "errors", Console(force_terminal=True, file=terminal))
+    screen = (tmp_path / "screen").open("w")
+    monkeypatch.setattr(terminal, "errors", Console(force_terminal=True, file=screen))
     captioner, strategy, plan = planned("smolvlm", "targeted")
 
     def broken(*_, **__):
@@ -265,7 +265,7 @@ def test_a_fit_that_breaks_gives_the_terminal_back(tmp_path, monkeypatch):
     monkeypatch.setattr(captioner, "collate", broken)
     with pytest.raises(RuntimeError, match="broken") as caught:  # keeps the frames alive, as a debugger would
         fit(captioner, strategy, plan, queries(), training(), 0, tmp_path)
-    terminal.flush()
-    text = (tmp_path / "terminal").read_text()
+    screen.flush()
+    text = (tmp_path / "screen").read_text()
     assert caught.tb is not None
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h") == 1, "cursor hidden once, shown once"

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import clean
 
-from harness.registry import groups
+from harness.choices import groups
 
 MODELS = groups()["model"]
 BASELINES = ("cnn_transformer", "visiongpt2")

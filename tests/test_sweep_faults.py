@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.store import Journal
-from harness.tables import find_runs
+from harness.tables.columns import find_runs
 
 pytestmark = pytest.mark.long
 
@@ -193,7 +193,7 @@ def test_a_changed_value_is_another_run_and_the_old_one_stays(undisturbed, tmp_p
 
 
 def test_a_clock_that_goes_back(undisturbed, tmp_path, monkeypatch):
-    from harness import provenance
+    from harness.machine import provenance
 
     results = copied(undisturbed, tmp_path / "results")
     monkeypatch.setattr(provenance, "now", lambda: "1999-12-31T23:59:59Z")

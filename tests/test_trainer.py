@@ -6,9 +6,9 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from cell_driver import parts
 
-from harness import cell
+from harness.cells import cell
 from harness.contracts import RequestError
-from harness.trainer import Items, Order, collated
+from harness.training.trainer import Items, Order, collated
 
 
 @pytest.mark.parametrize(("count", "seed", "epoch"), [(1, 0, 0), (20, 0, 0), (20, 0, 3), (33, 7, 1)])

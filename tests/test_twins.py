@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from harness.contracts import Example
-from harness.datasets._phantom_facts import facts
-from harness.datasets._phantom_lexicon import FINDING, MODALITY
 from harness.datasets.phantom import Phantom
+from harness.datasets.phantom.facts import facts
+from harness.datasets.phantom.lexicon import FINDING, MODALITY
 from model_zoo._checkpoint import read_tokenizer
 from model_zoo.embedded._pretrain import Recipe, pretrain
 from model_zoo.embedded._words import QUESTION, SEED, TERMS, describe_or_list, describe_or_read, phantoms

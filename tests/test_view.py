@@ -5,7 +5,7 @@ import pytest
 from test_comparisons import contents, made_up
 
 from harness.cli import main
-from harness.tables import ROW_COLUMNS
+from harness.tables.columns import ROW_COLUMNS
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,8 @@ def test_a_group_has_its_best_row(results, tmp_path):
 
 
 def test_a_strategy_stands_for_its_variants(results):
-    from harness.boards import Board, Group
-    from harness.view import View, seen
+    from harness.tables.boards import Board, Group
+    from harness.tables.selection import View, seen
 
     names = ["targeted[lora.rank=4,lora.alpha=8]", "targeted[lora.rank=8,lora.alpha=8]", "none", "full"]
     table = pd.DataFrame({name: names if name == "strategy" else "x" for name in ROW_COLUMNS} | {"rank": [1, 2, 3, 4]})

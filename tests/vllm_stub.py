@@ -1,4 +1,4 @@
-"""What `harness.engine` calls of vLLM, done by transformers over the same folder; vLLM brings a torch of its own.
+"""What `harness.inference.vllm` calls of vLLM, done by transformers over the same folder (vLLM needs its own torch).
 
 With vLLM installed the tests run on it instead, over a checkpoint whose heads its CPU kernels take.
 """

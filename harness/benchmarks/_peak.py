@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.halves import bearable
+from harness.machine.bfloat16 import bearable
 
 
 def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:

@@ -17,14 +17,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import config, provenance
+from harness import config
+from harness.batches.feature_files import FeatureFiles
+from harness.batches.features import Features
+from harness.commands.score import pick_device
 from harness.contracts import Captioner, Plan, Query, Strategy, TowerCached
-from harness.feature_files import FeatureFiles
-from harness.features import Features
-from harness.fit import Fitted, examples, fit
-from harness.generate import generate
-from harness.score import pick_device
+from harness.inference.generate import generate
+from harness.machine import provenance
 from harness.store import Journal
+from harness.training.fit import Fitted, examples, fit
 
 FROZEN = ("lora=targeted", "lora.sites=[qkv,mlp,connector]")  # leaves the tower as it is
 QUESTION = "Describe this medical image."

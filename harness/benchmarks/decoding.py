@@ -31,8 +31,9 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 from transformers import Idefics3ImageProcessor
 
-from harness import cli, config, provenance
+from harness import cli, config
 from harness.contracts import ImageSource
+from harness.machine import provenance
 from model_zoo._idefics3_pixels import QuickImageProcessor
 
 BATCH = 8

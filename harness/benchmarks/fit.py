@@ -27,12 +27,12 @@ import pandas as pd
 import transformers
 
 from harness import config
+from harness.batches.feature_files import FeatureFiles
+from harness.batches.features import Features
 from harness.benchmarks._peak import operations
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
 from harness.contracts import Example, Query, Training
-from harness.feature_files import FeatureFiles
-from harness.features import Features
-from harness.fit import examples, fit
+from harness.training.fit import examples, fit
 
 ROOM = 50 * 2.0**30
 LORA = ("lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.0")

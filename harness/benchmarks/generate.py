@@ -21,15 +21,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from harness import config, engine
+from harness import config
+from harness.batches.feature_files import FeatureFiles
+from harness.batches.features import Features
 from harness.benchmarks._peak import operations
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
 from harness.contracts import Decoding, Example, Query, Speak
-from harness.feature_files import FeatureFiles
-from harness.features import Features
-from harness.fit import examples
-from harness.generate import generate
+from harness.inference import vllm
+from harness.inference.generate import generate
 from harness.store import Journal
+from harness.training.fit import examples
 
 ROOM = 50 * 2.0**30
 
@@ -130,8 +131,8 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
     """The model is read, and what is done at first use is done: small for most, minutes where the step is compiled."""
     task.captioner.load(task.device)
     if task.decoding.engine == "vllm":
-        probes = engine.probes(task.asked[:1])
-        with engine.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
+        probes = vllm.probes(task.asked[:1])
+        with vllm.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
             task.speak = made[1]
             yield
         return

@@ -25,10 +25,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.console import Console
 
-from harness import config, provenance, stats
+from harness import config
 from harness.contracts import ScoreProtocol, Split
+from harness.machine import provenance
 from harness.store import Journal, digest, file_digest, write_json, write_text
-from harness.tables import METRIC_COLUMNS, RUN_COLUMNS
+from harness.tables import stats
+from harness.tables.columns import METRIC_COLUMNS, RUN_COLUMNS
 
 TEXT = "axial coronal chest abdomen shows a small large nodule mass effusion in the left right lung lobe"
 WORDS = TEXT.split()

@@ -27,12 +27,13 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from harness import config, provenance
+from harness import config
 from harness.benchmarks import _checkpoints, _official
 from harness.benchmarks._peak import matmul_rate, operations
-from harness.captions import read_captions
 from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
-from harness.scoring import Column, Plan, Scorable, score
+from harness.machine import provenance
+from harness.scoring.caption_files import read_captions
+from harness.scoring.score import Column, Plan, Scorable, score
 
 SIX = ("similarity", "bertscore", "rouge1", "bleurt", "umls_f1", "alignscore")
 NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")

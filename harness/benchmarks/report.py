@@ -22,8 +22,9 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 from rich.console import Console
 
-from harness import config, provenance
+from harness import config
 from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.machine import provenance
 
 ALL = 1_000  # samples: up to this many the gallery is made with all of them, too
 OPENED = 5  # times, of which the median counts

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness import provenance
+from harness.machine import provenance
 
 COMMANDS = ("--help", "--version", "run --help", "list", "list models", "list metrics")
 

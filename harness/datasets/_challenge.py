@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from harness.contracts import RequestError
 from harness.datasets._csv import read_lines, sniff, wrong_length
 from harness.datasets._folder import Folder, Pictures
-from harness.datasets._images import StoredImage
-from harness.datasets._parquet import ParquetImage, holds_bytes
-from harness.memo import Memo
+from harness.imaging.files import StoredImage
+from harness.imaging.parquet import ParquetImage, holds_bytes
+from harness.store.files_cache import Memo
 
 NO_LINE = 0  # of what has no row
 NOTHING: dict[str, str] = {}

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contracts import RequestError
-from harness.datasets._images import FileImage, StoredImage
-from harness.datasets._zip import ZipImage, zip_members
-from harness.memo import Memo
+from harness.imaging.files import FileImage, StoredImage
+from harness.imaging.zipped import ZipImage, zip_members
+from harness.store.files_cache import Memo
 
 DEPTH = 4  # folders below the root that are looked into
 PICTURES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm")

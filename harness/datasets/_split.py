@@ -11,12 +11,12 @@ from harness.contracts import SPLITS, UNKNOWN, ImageError, Rejected, RequestErro
 from harness.datasets._challenge import NO_LINE, Row, ids_of, rows_of
 from harness.datasets._folder import Folder
 from harness.datasets._ids import only
-from harness.datasets._images import StoredImage
-from harness.datasets._modalities import modality_of_concepts
 from harness.datasets._sampling import Sampling
 from harness.datasets._table_cells import CellError, caption_text, concept_ids
 from harness.datasets._wording import Clean
-from harness.memo import Memo
+from harness.imaging.files import StoredImage
+from harness.imaging.modalities import modality_of_concepts
+from harness.store.files_cache import Memo
 
 READERS = 2  # threads that decode pictures for the check; decoders leave the interpreter lock
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from harness.contracts import RequestError
 from harness.datasets._csv import read_lines, read_text, wrong_length
-from harness.datasets._parquet import ParquetImage, holds_bytes
+from harness.imaging.parquet import ParquetImage, holds_bytes
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 

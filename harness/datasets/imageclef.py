@@ -10,7 +10,7 @@ from harness.datasets._paths import given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
 from harness.datasets._split import Check, Rules, split_of_folder
 from harness.datasets._wording import Clean
-from harness.memo import Memo
+from harness.store.files_cache import Memo
 
 
 class ImageClef:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.contracts import ImageSource, RequestError
-from harness.datasets._images import FileImage
+from harness.imaging.files import FileImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from harness.contracts import RUNTIME, SPLITS, ImageError, Rejected, RequestError, Sample, Split
-from harness.datasets._grey import rgb
 from harness.datasets._ids import only
+from harness.imaging.grey import rgb
 
 AGAIN = "delete it and repeat the `capbench data prepare` that made it"
 TEXT = ["id", "split", "caption", "modality", "concepts", "factors", "task", "digests"]

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 from harness.contracts import RUNTIME, SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
-from harness.datasets._images import FileImage, StoredImage
-from harness.datasets._parquet import ParquetImage
 from harness.datasets._paths import as_path, given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
 from harness.datasets._split import Check, Rules, decoded, with_raw
@@ -24,9 +22,11 @@ from harness.datasets._table_cells import (
     split_name,
 )
 from harness.datasets._table_rows import SUFFIXES, Row, Rows, read_rows
-from harness.datasets._view import View, view_of
 from harness.datasets._wording import Clean
-from harness.memo import Memo
+from harness.imaging.files import FileImage, StoredImage
+from harness.imaging.parquet import ParquetImage
+from harness.imaging.view import View, view_of
+from harness.store.files_cache import Memo
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from harness.contracts import RequestError
 from harness.encoders.checkpoint import quiet
-from harness.halves import inference
+from harness.machine.bfloat16 import inference
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer
 from harness.contracts import RequestError
 from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
 from harness.encoders.pair_files import tokenizer_folder, weight_file
-from harness.halves import inference
+from harness.machine.bfloat16 import inference
 
 if TYPE_CHECKING:
     from torch import Tensor

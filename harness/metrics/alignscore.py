@@ -13,7 +13,7 @@ from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
 from harness.encoders.files import hash_files
 from harness.encoders.packages import missing_package, version
-from harness.halves import inference
+from harness.machine.bfloat16 import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Texts, score_distinct
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
-from harness.halves import inference
+from harness.machine.bfloat16 import inference
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from harness.contracts import RUNTIME, Pair, RequestError, Score
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
-from harness.halves import inference
+from harness.machine.bfloat16 import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct
 

@@ -23,7 +23,7 @@ from harness.page.grid import (
     with_interval,
 )
 from harness.page.study import Study, mean_of
-from harness.tables import AVERAGES, Run
+from harness.tables.columns import AVERAGES, Run
 
 SHOWN = 50  # failed samples that are named
 COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct")

@@ -24,7 +24,7 @@ from harness.page.grid import (
     with_interval,
 )
 from harness.page.study import GAIN, Study, blank_words, given, mean_of
-from harness.tables import AVERAGES
+from harness.tables.columns import AVERAGES
 
 LEVEL = 0.05
 NAMED = 4  # rows in a sentence

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.boards import Board, Group
-from harness.labels import labels, row_name
-from harness.tables import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, METRIC_COLUMNS, ROW_COLUMNS, Array, Run
+from harness.tables.boards import Board, Group
+from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, METRIC_COLUMNS, ROW_COLUMNS, Array, Run
+from harness.tables.labels import labels, row_name
 
 BESIDE = ("significance", "agreement", "subgroups", "ablation", "controls")
 """Tables of a results folder that the page shows where they are there."""

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import PreTrainedTokenizerFast
 
 from harness.contracts import Sample
-from harness.datasets._phantom_plan import PLAN
-from harness.datasets._phantom_text import Style
 from harness.datasets.phantom import Phantom
+from harness.datasets.phantom.plan import PLAN
+from harness.datasets.phantom.text import Style
 from model_zoo.embedded._pretrain import Lesson
 
 SEED = 7919  # of the data: not the seed that the phantom dataset is fine-tuned and tested on

@@ -17,14 +17,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from harness import config, provenance
+from harness import config
+from harness.commands.score import pick_device
 from harness.contracts import Query, RequestError
-from harness.fit import examples, fit
-from harness.generate import generate
-from harness.progress import console
-from harness.score import pick_device
+from harness.inference.generate import generate
+from harness.machine import provenance
+from harness.machine.terminal import console
 from harness.store import Journal
-from harness.tables import write_csv
+from harness.tables.columns import write_csv
+from harness.training.fit import examples, fit
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._random import PIXELS, write_config, write_weights
 

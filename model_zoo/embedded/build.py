@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 
 from harness.contracts import Decoding, Example
-from harness.datasets._phantom_facts import facts
+from harness.datasets.phantom.facts import facts
 from model_zoo._checkpoint import TWINS
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import pretrain

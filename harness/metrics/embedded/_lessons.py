@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from harness.datasets._phantom_lexicon import ORGAN
-from harness.datasets._phantom_plan import ARROWS, PLAN, Factors, draw_factors, has_side
-from harness.datasets._phantom_text import Style, Words, radiology_study, write
+from harness.datasets.phantom.lexicon import ORGAN
+from harness.datasets.phantom.plan import ARROWS, PLAN, Factors, draw_factors, has_side
+from harness.datasets.phantom.text import Style, Words, radiology_study, write
 
 T = TypeVar("T")
 SEED = 104_729  # of the data: neither the seed of the phantom dataset nor that of the captioners' twins

@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-from harness.datasets._phantom_plan import PLAN, Factors, draw_factors, has_side
-from harness.datasets._phantom_text import Style, write
 from harness.datasets.phantom import PhantomImage
+from harness.datasets.phantom.plan import PLAN, Factors, draw_factors, has_side
+from harness.datasets.phantom.text import Style, write
 from harness.encoders.medimageinsight import MedImageInsight, empty_net
 from harness.encoders.medimageinsight_net import PairNet
 

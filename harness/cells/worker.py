@@ -1,0 +1,249 @@
+"""One cell of a sweep, shielded: how it ended is a file, whatever becomes of the process.
+
+python -m harness.cells.worker TASK.json      one cell, as a launcher starts it
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config
+from harness.batches.features import Mode
+from harness.cells import cell
+from harness.cells.identity import Parts
+from harness.commands.score import pick_device
+from harness.contracts import Refused, RequestError, Split
+from harness.machine import provenance, ranks
+from harness.machine.terminal import errors
+from harness.store import SHORT, digest, read_json, write_json
+
+GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate", "control")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root-level values of conf/run.yaml."""
+
+    seed: int
+    split: str
+    results: str
+    device: str
+    threads: int | None
+    metrics: list[str]
+    blank: bool = False  # configurations of earlier versions do not have it
+    labels_in_training: bool = False
+    features: Mode = "auto"
+    features_gb: float = 20.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a cell ended: ok, partial, failed or refused. `fresh` is false when everything had been done before."""
+
+    status: str
+    message: str
+    run: str | None
+    fresh: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        """For the line of the cell."""
+        if self.status == "failed":
+            return f"failed ({self.message})"
+        if self.status == "refused":
+            return self.message
+        return self.status if self.fresh else f"{self.status}, done before"
+
+
+class Once:
+    """A dataset whose splits are read once per process, however many cells use it."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.name = dataset, dataset.name
+        self.splits: dict[str, Split] = {}
+
+    def load(self, split: str) -> Split:
+        """The split, read at the first call."""
+        if split not in self.splits:
+            self.splits[split] = self.dataset.load(split)
+            _report_rejected(self.name, self.splits[split])
+        return self.splits[split]
+
+
+class Died(Exception):
+    """The process of a cell ended before the cell did."""
+
+
+# ---------------------------------------------------------------- tasks and their files
+
+
+def task(one: config.Cell) -> dict[str, Any]:
+    """A cell as plain JSON, with the name of its files."""
+    return {**asdict(one), "id": digest([dict(one.choices), dict(one.config)])[:SHORT]}
+
+
+def record(results: Path, name: str) -> Path:
+    """The file that says how a cell ended."""
+    return results / "cells" / f"{name}.json"
+
+
+def log(results: Path, name: str) -> Path:
+    """The file that has what a cell printed, its traceback included."""
+    return results / "logs" / f"cell-{name}.log"
+
+
+def work(given: Mapping[str, Any]) -> None:
+    """Bring one cell to its end in this process, whose output goes to the cell's log."""
+    one = config.Cell(given["label"], given["choices"], given["config"])
+    results, name = Path(one.config["results"]), given["id"]
+    with _logged(log(results, name)):
+        ended = attempt(one, {}, name)
+    if ranks.speaker() if ended.status == "failed" else ranks.first():
+        write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    if ended.status == "failed" and ranks.world() > 1:
+        sys.exit(1)  # torchrun ends the other processes of this cell
+
+
+def read_end(file: Path) -> Ended:
+    """How a cell ended."""
+    known = read_json(file)
+    return Ended(**{key: known[key] for key in ("status", "message", "run", "fresh", "seconds")})
+
+
+def died(one: config.Cell, name: str, how: str, seconds: float) -> Ended:
+    """Write down a cell whose process is gone."""
+    results = Path(one.config["results"])
+    error = Died(how)
+    ended = Ended("failed", f"{how}; its log: {log(results, name)}", None, fresh=True, seconds=seconds)
+    _record_early(one, results, name, error)
+    write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    return ended
+
+
+# ---------------------------------------------------------------- the cell
+
+
+def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: bool = False) -> Ended:
+    """Run a cell so that no error leaves it, but for wrong requests where `raises` says so."""
+    results, start = Path(one.config["results"]), time.perf_counter()
+    try:
+        outcome = cell.run(parts(one, datasets))
+    except Refused as error:
+        if raises:
+            raise
+        return Ended("refused", str(error), None, fresh=True, seconds=time.perf_counter() - start)
+    except Exception as error:  # whatever a model or a library raises
+        if isinstance(error, RequestError) and raises:
+            raise
+        message = ranks.fail(cell.brief(error))
+        _keep_traceback(log(results, name), error)
+        if ranks.speaker() and not isinstance(error, cell.Recorded):
+            _record_early(one, results, name, error)
+        return Ended("failed", message, None, fresh=True, seconds=time.perf_counter() - start)
+    finally:
+        gc.collect()  # a captioner holds its model in reference cycles; the next cell needs the memory now
+    ranks.stop()
+    if ranks.first():
+        _forget(_early(results, name))
+    return Ended(outcome.status, "", outcome.folder.name, outcome.fresh, time.perf_counter() - start)
+
+
+def parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
+    """The built plug-ins of a cell. Raises RequestError."""
+    settings = config.settings(one, Settings)
+    built = {group: config.build(one, group) for group in GROUPS}
+    key = digest(one.config["dataset"])
+    return Parts(
+        dataset=datasets.setdefault(key, Once(built["dataset"])),
+        captioner=built["model"],
+        strategy=built["lora"],
+        prompt=built["prompt"],
+        modality=built["modality"],
+        training=built["train"],
+        decoding=built["generate"],
+        control=built["control"],
+        blank=settings.blank,
+        identities={group: config.identity_values(one.config[group]) for group in GROUPS},
+        split=settings.split,
+        seed=settings.seed,
+        weights=str(one.config["weights"]["name"]),
+        device=pick_device(settings.device, settings.threads),
+        results=Path(settings.results),
+        config=one.config,
+        config_yaml=config.to_yaml(one.config),
+        labels_in_training=settings.labels_in_training,
+        features=settings.features,
+        features_gb=settings.features_gb,
+    )
+
+
+def _early(results: Path, name: str) -> Path:
+    """The run folder of a cell that failed before it had an identity, or without a word."""
+    return results / "runs" / f"failed-{name}"
+
+
+def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
+    control = one.choices.get("control", "none")
+    names = {"model": one.choices.get("model"), "strategy": one.choices.get("lora")}
+    names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
+    row = {"run_id": name, "error": cell.brief(error), **names, "finished_at": provenance.now()}
+    cell.record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})
+
+
+def _keep_traceback(path: Path, error: Exception) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+
+
+def _forget(early: Path) -> None:
+    """A cell that failed before and has ended well now is no failure any more."""
+    manifest = early / "manifest.json"
+    if manifest.exists():
+        manifest.unlink()
+        early.rmdir()
+
+
+def _report_rejected(name: str, split: Split) -> None:
+    for rejected in split.rejected[:5]:
+        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}", markup=False)
+    if len(split.rejected) > 5:
+        errors.print(
+            f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False
+        )
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Send this process's output to a file, that of libraries in C and of a crash included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab", buffering=0) as file:
+        file.write(f"=== {provenance.now()} {provenance.command()}\n".encode())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+        faulthandler.enable(file=sys.__stderr__ or 2)
+        yield
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the cell of a task file."""
+    work(json.loads(Path(argv[0]).read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,207 @@
+"""The `clean` command: says what would be deleted and what that frees, asks, and deletes nothing that is in use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from harness import config
+from harness.commands._options import parse
+from harness.contracts import RequestError
+from harness.machine.terminal import console, errors
+from harness.store import busy, if_free
+from harness.store.inventory import Item, disk_use, inventory
+
+SHOWN = 30  # targets
+STALE = 3600.0  # seconds: no file is being written for so long under its draft's name
+DELETED = ".deleted-"  # renamed first, so that a half-deleted fit is none; commands skip names with a dot
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/clean.yaml."""
+
+    results: str
+    what: str
+    yes: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to delete. `holder`: the fit or run folder that must be free for it; None: all of them must be."""
+
+    kind: str
+    path: Path
+    holder: Path | None
+
+    @property
+    def bytes(self) -> int:
+        """What deleting it frees."""
+        return disk_use(self.path)
+
+
+def main(argv: Sequence[str]) -> int:
+    """List, ask, delete. Raises RequestError where nobody can be asked."""
+    settings: Settings = config.options("clean", parse("clean", argv).overrides, Settings)
+    results, kinds = Path(settings.results), _kinds(settings.what)
+    if not (results / "runs").is_dir() and not (results / "fits").is_dir():
+        raise RequestError(f"results={results}: expected a folder of results with runs or fits in it, found neither")
+    wanted, kept = targets(results, kinds)
+    _list(wanted, kept)
+    if not wanted:
+        console.print("nothing to delete", markup=False)
+        return 0
+    if not (settings.yes or _confirmed()):
+        console.print("nothing deleted", markup=False)
+        return 0
+    # What is in use or needed may have changed while the question stood there.
+    still = {target.path for target in targets(results, kinds)[0]}
+    return _delete([target for target in wanted if target.path in still])
+
+
+def targets(results: Path, kinds: Sequence[str]) -> tuple[list[Target], list[str]]:
+    """What of these kinds can be deleted, and a line for everything that is kept though it was asked for."""
+    items = inventory(results)
+    used = [item.folder for item in items if busy(item.folder)]
+    found, kept = [], []
+    for target in (target for kind in kinds for target in KINDS[kind](results, items)):
+        holders = [target.holder] if target.holder else [item.folder for item in items]
+        holding = [folder.name for folder in holders if folder in used]
+        if not _within(results, target.path):
+            kept.append(f"{target.path}: kept, a link leads to it or out of it")
+        elif holding:
+            kept.append(f"{target.path}: kept, in use by a command that works on {holding[0]}")
+        else:
+            found.append(target)
+    whole = {target.path for target in found}
+    return [target for target in found if not whole & set(target.path.parents)], kept
+
+
+def _within(results: Path, path: Path) -> bool:
+    """Whether a path below the results folder is reached without any link, so that nothing outside is touched."""
+    return path.resolve() == results.resolve() / path.relative_to(results)
+
+
+# ---------------------------------------------------------------- kinds
+
+
+def _checkpoints(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+    """Checkpoints of finished fits: an adapter is there, nothing resumes from them."""
+    for item in items:
+        path = item.folder / "checkpoints"
+        if item.kind == "fit" and item.status == "ok" and (path.is_dir() or path.is_symlink()):
+            yield Target("checkpoints", path, item.folder)
+
+
+def _orphans(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+    """Finished fits that no run uses."""
+    for item in items:
+        if item.orphaned:
+            yield Target("orphans", item.folder, item.folder)
+
+
+def _failed(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+    """Runs that ended with an error. What they had captioned goes with them."""
+    for item in items:
+        if item.kind == "run" and item.status == "failed":
+            yield Target("failed", item.folder, item.folder)
+
+
+def _folder(name: str) -> Callable[[Path, Sequence[Item]], Iterator[Target]]:
+    def found(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+        if (results / name).is_dir():
+            yield Target(name, results / name, None)
+
+    return found
+
+
+def _leftovers(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+    """Damaged caches that were set aside, and what killed processes left: drafts, half-deleted folders."""
+    for path in sorted((results / "cache").rglob("*.damaged-*")):
+        yield Target("leftovers", path, None)
+    for root, folders, names in os.walk(results):
+        for name in [name for name in folders if name.startswith(DELETED)]:
+            yield Target("leftovers", Path(root) / name, None)
+            folders.remove(name)
+        for path in (Path(root) / name for name in names if name.startswith(".") and name.endswith(".tmp")):
+            if path.lstat().st_mtime < time.time() - STALE:
+                yield Target("leftovers", path, None)
+
+
+KINDS: dict[str, Callable[[Path, Sequence[Item]], Iterator[Target]]] = {
+    "checkpoints": _checkpoints,
+    "leftovers": _leftovers,
+    "cache": _folder("cache"),
+    "orphans": _orphans,
+    "failed": _failed,
+    "logs": _folder("logs"),
+}
+
+
+def _kinds(what: str) -> list[str]:
+    names = [name.strip() for name in what.split(",") if name.strip()]
+    for name in names:
+        if name not in KINDS:
+            raise RequestError(f"what={name}: expected one or several of {','.join(KINDS)}")
+    if not names:
+        raise RequestError(f"what={what}: expected one or several of {','.join(KINDS)}")
+    return list(dict.fromkeys(names))
+
+
+# ---------------------------------------------------------------- the work
+
+
+def _list(wanted: Sequence[Target], kept: Sequence[str]) -> None:
+    sizes = {target.path: target.bytes for target in wanted}
+    for target in wanted[:SHOWN]:
+        console.print(f"{target.kind:12} {decimal(sizes[target.path]):>10}  {target.path}", markup=False)
+    if len(wanted) > SHOWN:
+        console.print(f"and {len(wanted) - SHOWN} more", markup=False)
+    for line in kept:
+        console.print(line, markup=False)
+    if wanted:
+        console.print(f"{len(wanted)} to delete, which frees {decimal(sum(sizes.values()))}", markup=False)
+
+
+def _confirmed() -> bool:
+    if not sys.stdin.isatty():
+        raise RequestError("clean: nothing deleted, as there is no terminal to ask; add yes=true to delete the above")
+    return console.input("delete? [y/N] ", markup=False).strip().lower() in ("y", "yes")
+
+
+def _delete(wanted: Sequence[Target]) -> int:
+    freed, failed = 0, 0
+    for target in wanted:
+        size = target.bytes
+        with if_free(target.holder) if target.holder else nullcontext(True) as free:
+            try:
+                done = free and _remove(target.path)
+            except OSError as error:
+                errors.print(f"{target.path}: not deleted ({error.strerror})", markup=False)
+                failed += 1
+                continue
+        freed += size if done else 0
+        if not free:
+            console.print(f"{target.path}: kept, in use by now", markup=False)
+    console.print(f"freed {decimal(freed)}", markup=False)
+    if any(target.kind == "failed" for target in wanted):
+        console.print("`capbench leaderboard` takes the deleted runs out of the tables", markup=False)
+    return 1 if failed else 0
+
+
+def _remove(path: Path) -> bool:
+    """Delete a file or a folder; links inside a folder are removed, never followed."""
+    if path.is_dir():
+        doomed = path if path.name.startswith(DELETED) else path.rename(path.with_name(f"{DELETED}{path.name}"))
+        shutil.rmtree(doomed)
+    else:
+        path.unlink()
+    return True

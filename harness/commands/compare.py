@@ -1,0 +1,215 @@
+"""The `compare` command: two runs over the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.table import Table
+
+from harness import config
+from harness.commands._options import meant, parse
+from harness.contracts import RequestError
+from harness.machine.terminal import console
+from harness.store import difference, file_to_write
+from harness.tables import stats
+from harness.tables.columns import SEED, Run, add_averages, find_run, protocol_values, write_csv
+
+NAMED = 5  # ids in a message
+SAME = ("dataset", "split", "n_requested")  # what a difference of the samples is shown by
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/compare.yaml."""
+
+    results: str
+    protocol: str | None
+    metric: str | None
+    top: int
+    out: str | None
+    trials: int
+    permutations: int
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Two runs under one protocol. values: the columns that both have, by sample, NaN for a failure."""
+
+    runs: tuple[Run, Run]
+    protocol: Mapping[str, Any]
+    values: tuple[pd.DataFrame, pd.DataFrame]
+    blank: Mapping[str, str]
+
+    @property
+    def used(self) -> np.ndarray:
+        """One denominator for all columns: the samples that have all of them in both runs."""
+        both = [stats.complete(values.to_numpy(float)) for values in self.values]
+        return np.asarray(both[0] & both[1])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print how two runs differ."""
+    words = parse("compare", argv).overrides
+    names = [word for word in words if "=" not in word]
+    if len(names) != 2:
+        raise RequestError(f"compare: expected two runs, A and B, got {len(names)}: {' '.join(names)}")
+    settings: Settings = config.options("compare", [word for word in words if "=" in word], Settings)
+    for name in ("trials", "permutations"):
+        if getattr(settings, name) < 1:
+            raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
+    out = file_to_write(settings.out, ".csv") if settings.out else None
+    one, other = (find_run(Path(settings.results), name) for name in names)
+    _same_samples(one, other)
+    pairing = pair(one, other, settings.protocol)
+    metric = _metric(pairing, settings.metric)
+    table, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
+    _print(pairing, table)
+    _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
+    if out is not None:
+        write_csv(samples, out)
+        console.print(f"\nall samples: {out}", markup=False)
+    return 0
+
+
+# ---------------------------------------------------------------- what is compared
+
+
+def _same_samples(one: Run, other: Run) -> None:
+    """Raises RequestError with what differs when the runs are not about the same samples."""
+    for run in (one, other):
+        if run.status == "failed":
+            raise RequestError(f"{run.folder.name}: it failed and has no captions: {run.row.get('error')}")
+    if one.manifest["identity"].get("data") == other.manifest["identity"].get("data"):
+        return
+    lines = difference({key: one.row.get(key) for key in SAME}, {key: other.row.get(key) for key in SAME})
+    left, right = ({str(row["id"]): row for row in run.rows} for run in (one, other))
+    common = left.keys() & right.keys()
+    kinds = {
+        "only in A": [name for name in left if name not in right],
+        "only in B": [name for name in right if name not in left],
+        "with another reference": [n for n in left if n in common and left[n]["reference"] != right[n]["reference"]],
+    }
+    lines += [f"{len(ids)} samples {kind}: {_few(ids)}" for kind, ids in kinds.items() if ids]
+    found = "; ".join(lines) or "the ids and references are the same; the pictures, modalities or concepts are not"
+    raise RequestError(f"{one.folder.name} and {other.folder.name}: expected runs over the same samples; {found}")
+
+
+def _few(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
+
+
+def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
+    """The columns that both runs have under a protocol. Raises RequestError when there is none."""
+    common = [name for name in one.protocols if name in other.protocols]
+    if protocol not in (None, *common) or not common:
+        known = ", ".join(common) or "none; run `capbench score` first"
+        raise RequestError(f"protocol={protocol}: expected one by which both are scored: {known}")
+    records = [run.protocols[protocol or common[0]] for run in (one, other)]
+    columns = [record["columns"] for record in records]
+    blank = {name: _obstacle(*(c.get(name, {}) for c in columns)) for name in dict.fromkeys((*columns[0], *columns[1]))}
+    shown = [name for name, reason in blank.items() if not reason]
+    if not shown:
+        raise RequestError(f"no metric to compare by: {'; '.join(f'{name}: {why}' for name, why in blank.items())}")
+    values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
+    spec = records[0]["protocol"]
+    wanted: dict[str, Sequence[str]] = {}
+    for name, parts in spec["averages"].items():
+        if all(part in shown or part in wanted for part in parts):
+            wanted[name] = parts
+    full = [add_averages(table, wanted) for table in values]
+    return Pairing((one, other), spec, (full[0], full[1]), {name: why for name, why in blank.items() if why})
+
+
+def _obstacle(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+    """Why a column cannot be compared; empty when it can."""
+    for name, column in (("A", left), ("B", right)):
+        if "file" not in column:
+            return f"{name} has no values: {column.get('missing', 'not scored')}"
+    same = left["signature"] == right["signature"]
+    return "" if same else f"other metrics: {left['signature']} and {right['signature']}; run `capbench score` again"
+
+
+def _metric(pairing: Pairing, wanted: str | None) -> str:
+    known = [str(name) for name in pairing.values[0].columns]
+    if wanted is None:
+        primary = str(pairing.protocol["primary"])
+        return primary if primary in known else known[0]
+    if wanted not in known:
+        raise RequestError(f"metric={wanted}: expected one of {', '.join(known)}{meant(wanted, known)}")
+    return wanted
+
+
+# ---------------------------------------------------------------- tables
+
+
+def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
+    """Per column: both means, A - B, its paired interval and p-value. Raises RequestError without a common sample."""
+    values = np.stack([table[pairing.used].to_numpy(float) for table in pairing.values])
+    if not values.shape[1]:
+        raise RequestError("no sample has a value of every metric in both runs")
+    means = stats.joint(values, trials, SEED)
+    low, high = stats.interval(means[:, 0] - means[:, 1])
+    a, b = values.mean(axis=1)
+    p = stats.permutation(values, permutations, SEED)[0, 1]
+    names = pairing.values[0].columns
+    return pd.DataFrame({"metric": names, "a": a, "b": b, "difference": a - b, "ci_low": low, "ci_high": high, "p": p})
+
+
+def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
+    """Captions and scores of both runs side by side, the largest difference by a metric first, failures last."""
+    left, right = (run.rows for run in pairing.runs)
+    table = pd.DataFrame(
+        {
+            "id": [row["id"] for row in left],
+            "modality": [row.get("modality") for row in left],
+            "reference": [row["reference"] for row in left],
+            "caption_a": [row["caption"] for row in left],
+            "caption_b": [row["caption"] for row in right],
+            "difference": pairing.values[0][metric] - pairing.values[1][metric],
+        }
+    )
+    for name in pairing.values[0].columns:
+        table[f"{name}_a"], table[f"{name}_b"] = (values[name] for values in pairing.values)
+    return table.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+
+
+# ---------------------------------------------------------------- output
+
+
+def _print(pairing: Pairing, table: pd.DataFrame) -> None:
+    for letter, run in zip("AB", pairing.runs, strict=True):
+        console.print(f"{letter}: {run.folder.name}", markup=False)
+    used = pairing.used
+    left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
+    console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}", markup=False)
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("metric", "A", "B", "A - B", "95 % interval", "p"):
+        shown.add_column(name, justify="left" if name == "metric" else "right")
+    for row in table.to_dict("records"):
+        interval = f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
+        shown.add_row(
+            row["metric"],
+            f"{row['a']:.4f}",
+            f"{row['b']:.4f}",
+            f"{row['difference']:+.4f}",
+            interval,
+            f"{row['p']:.4g}",
+        )
+    console.print(shown)
+    for name, reason in pairing.blank.items():
+        console.print(f"{name} is blank: {reason}", markup=False)
+
+
+def _print_samples(samples: pd.DataFrame, metric: str) -> None:
+    console.print(f"largest differences by {metric}:", markup=False)
+    for row in samples.to_dict("records"):
+        values = f"A {row[f'{metric}_a']:.4f}, B {row[f'{metric}_b']:.4f}, A - B {row['difference']:+.4f}"
+        console.print(f"\n{row['id']} ({row['modality']}): {values}", markup=False)
+        for label, name in (("reference", "reference"), ("A", "caption_a"), ("B", "caption_b")):
+            console.print(f"  {label:9}  {row[name]}", markup=False)

@@ -1,0 +1,175 @@
+"""The `diff` command: in what two runs, or two fits, differ, and in what they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import config
+from harness.commands._options import parse, words
+from harness.contracts import RequestError
+from harness.machine.terminal import console, errors
+from harness.store import difference, read_manifest
+from harness.store.integrity import changed
+from harness.store.inventory import find_record, patterns, plain
+from harness.tables.columns import Run
+from harness.tables.scores import scores_table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/diff.yaml."""
+
+    results: str
+    trials: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print what differs, then what is equal in one line."""
+    names, options = words(parse("diff", argv).overrides)
+    settings: Settings = config.options("diff", options, Settings)
+    if len(names) != 2:
+        raise RequestError(f"diff: expected two names A and B of runs or fits, got {len(names)}; see `capbench ls`")
+    left, right = (find_record(Path(settings.results), name) for name in names)
+    if left.folder.parent.name != right.folder.parent.name:
+        kinds = " and ".join(str(record.folder.relative_to(record.folder.parent.parent)) for record in (left, right))
+        raise RequestError(f"diff {' '.join(names)}: expected two runs or two fits, got {kinds}")
+    console.print(f"A {left.folder}\nB {right.folder}", markup=False)
+    for record in (left, right):
+        for file, what in changed(record):
+            errors.print(f"{record.folder}: {file} {what}", markup=False)
+    found = compare(left, right, settings.trials)
+    for title, lines in found.items():
+        for line in [f"\n{title} (A -> B)", *(f"  {line}" for line in lines)] if lines else []:
+            console.print(line, markup=False)
+    equal = [title for title, lines in found.items() if not lines]
+    console.print(f"\nequal: {', '.join(equal) or 'nothing'}", markup=False)
+    return 0
+
+
+def compare(left: Run, right: Run, trials: int) -> dict[str, list[str]]:
+    """Section -> a line for every difference; an empty list where there is none."""
+    a, b = left.manifest, right.manifest
+    found = {
+        "status": difference(_status(left), _status(right)),
+        "identity": _identity(left, right),
+        "configuration": changes(_configuration(a), _configuration(b)),
+        "code version": difference({"code": a.get("code_version")}, {"code": b.get("code_version")}),
+        "environment": difference(_environment(left), _environment(right)),
+        "counts": difference(_rows(left, counts=True), _rows(right, counts=True)),
+    }
+    if not any("strategy.plan" in line for line in found["identity"]):  # where it is no part of both identities
+        found["plan"] = changes(a.get("plan"), b.get("plan"))
+    if left.folder.parent.name == "runs":
+        found["captions"] = _captions(left, right)
+        found["scores"] = _scores(left, right, trials)
+    found["files"] = difference(a.get("files"), b.get("files"))
+    found["costs"] = difference(_rows(left, counts=False), _rows(right, counts=False))
+    return found
+
+
+def _identity(left: Run, right: Run) -> list[str]:
+    """Where both runs have a fit of their own, its identity stands in the place of its hash."""
+    whole = [dict(record.manifest.get("identity") or {}) for record in (left, right)]
+    fits = [_fit(record) for record in (left, right)]
+    for identity, fit in zip(whole, fits, strict=True):
+        if all(fits):
+            identity["fit"] = fit
+    return changes(*whole)
+
+
+def _fit(run: Run) -> Any:
+    """The identity of a run's fit; None where it has no folder."""
+    fit_id = run.row.get("fit_id")
+    found = sorted((run.folder.parent.parent / "fits").glob(f"*-{fit_id}")) if fit_id else []
+    manifest = read_manifest(found[0]) if found else None
+    return manifest["identity"] if manifest else None
+
+
+def changes(left: Any, right: Any) -> list[str]:
+    """As `difference`, but lists of names by what only one side has: modules differ in a few patterns."""
+    return difference(*_without_common(left, right))
+
+
+def _without_common(left: Any, right: Any) -> tuple[Any, Any]:
+    if isinstance(left, Mapping) and isinstance(right, Mapping):
+        pairs = {key: _without_common(left.get(key), right.get(key)) for key in {*left, *right}}
+        return {key: pair[0] for key, pair in pairs.items()}, {key: pair[1] for key, pair in pairs.items()}
+    if _names(left) and _names(right) and set(left) != set(right):
+        return _only(set(left) - set(right)), _only(set(right) - set(left))
+    return left, right
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+def _only(names: set[str]) -> dict[str, int]:
+    """The names that one side has alone, by pattern and number."""
+    return patterns(sorted(names))
+
+
+def _status(record: Run) -> dict[str, Any]:
+    return {"status": record.status, "error": record.row.get("error")}
+
+
+def _configuration(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the folder of results, which says nothing of a run."""
+    return {key: value for key, value in (manifest.get("config") or {}).items() if key != "results"}
+
+
+def _environment(record: Run) -> dict[str, Any]:
+    return {**(record.manifest.get("environment") or {}), "device": record.row.get("device")}
+
+
+def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
+    """The numbers of the row: n_... or the others. Labels and ids are compared elsewhere."""
+    known = {"seed", "params_total", "params_trained", "params_trained_pct"}
+    times = {"started_at", "finished_at"}
+    return {
+        key: float(plain(value)) if isinstance(value, float) else value
+        for key, value in record.row.items()
+        if key.startswith("n_") is counts and (key in times or (isinstance(value, (int, float)) and key not in known))
+    }
+
+
+def _captions(left: Run, right: Run) -> list[str]:
+    a, b = ({row["id"]: (row["caption"], row["reference"]) for row in run.rows} for run in (left, right))
+    common = a.keys() & b.keys()
+    other = sum(a[key][0] != b[key][0] for key in common)
+    references = sum(a[key][1] != b[key][1] for key in common)
+    lines = [f"{other} of {len(common)} common samples have another caption"] if other else []
+    lines += [f"{references} of {len(common)} common samples have another reference"] if references else []
+    alone = [(name, len(ids)) for name, ids in (("A", a.keys() - b.keys()), ("B", b.keys() - a.keys())) if ids]
+    return [*lines, *(f"{count} samples are in {name} only" for name, count in alone)]
+
+
+def _scores(left: Run, right: Run, trials: int) -> list[str]:
+    a, b = (_by_metric(run, trials) for run in (left, right))
+    lines = []
+    for key in [*a, *(key for key in b if key not in a)]:
+        name, one, other = " ".join(key), a.get(key), b.get(key)
+        if one is None or other is None:
+            lines.append(f"{name}: {' -> '.join('none' if row is None else _interval(row) for row in (one, other))}")
+            continue
+        if _interval(one) != _interval(other):
+            step = other["value"] - one["value"]
+            lines.append(f"{name}: {_interval(one)} -> {_interval(other)} ({step:+.4f})")
+        if one["signature"] != other["signature"]:
+            lines.append(f"{name}, another metric: {one['signature']} -> {other['signature']}")
+    return lines
+
+
+def _by_metric(run: Run, trials: int) -> dict[tuple[str, str], pd.Series]:
+    table = scores_table([run], trials)
+    return {(str(row["protocol"]), str(row["metric"])): row for _, row in table.iterrows()}
+
+
+def _interval(row: pd.Series) -> str:
+    if row["value"] != row["value"]:
+        return "blank"
+    return f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}] n {row['n']}"

@@ -1,0 +1,167 @@
+"""The `doctor` command: the environment, and whether captioners compute the same however they are run."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from harness import config
+from harness.cells.worker import Settings as RunSettings
+from harness.commands._options import parse
+from harness.commands.score import pick_device
+from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
+from harness.inference import vllm
+from harness.inference.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
+from harness.machine import memory, provenance
+from harness.machine.bfloat16 import SLOW, slowdown
+from harness.machine.terminal import bar, console
+from harness.tables.columns import write_csv
+
+COLUMNS = ("model", "weights", "strategy", "check", "verdict", "difference", "first")
+OPTIONAL = ("torchvision", "flash_attn", "nibabel", "vllm", "submitit")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/doctor.yaml."""
+
+    samples: int
+    out: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print environment and findings; 1 when some captioner is not healthy."""
+    arguments = parse("doctor", argv, multirun=True)
+    own = [text for text in arguments.overrides if text.partition("=")[0] in Settings.__annotations__]
+    settings: Settings = config.options("doctor", own, Settings)
+    if settings.samples < 2:
+        raise RequestError(f"samples={settings.samples}: expected 2 or more, a batch of one shows nothing")
+    rest = [text for text in arguments.overrides if text not in own]
+    if not any(text.startswith("model=") for text in rest):
+        rest = ["model=glob(*)", *rest]
+    cells = config.cells("run", rest, multirun=True, config_dir=arguments.config_dir)
+    named = any(text.startswith("lora=") for text in rest)
+    _print_environment(Path(cells[0].config["results"]))
+    rows = []
+    with bar("parity", len(cells)) as advance:
+        for cell in cells:
+            rows += list(_examined(cell, settings.samples, fallback=not named))
+            advance(1)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    _print_findings(table)
+    if settings.out:
+        write_csv(table, Path(settings.out))
+    return int(not table["verdict"].isin(HEALTHY).all())
+
+
+def _examined(cell: config.Cell, samples: int, *, fallback: bool) -> Iterator[dict[str, Any]]:
+    """The findings of one cell. A checkpoint that cannot be loaded is a finding, too."""
+    row = {"model": cell.config["model"]["name"], "weights": cell.config["weights"]["name"]}
+    strategy: Strategy = config.build(cell, "lora")
+    try:
+        captioner: Captioner = config.build(cell, "model")
+        strategy = _chosen(strategy, captioner, fallback=fallback)
+        row["strategy"] = strategy.name
+        for finding in _findings(cell, captioner, strategy, samples):
+            yield {**row, **vars(finding)}
+    except CapBenchError as error:
+        verdict = "refused" if isinstance(error, Refused) else "failed"
+        yield {**row, "strategy": strategy.name, "check": "load", "verdict": verdict, "first": str(error)}
+
+
+def _chosen(strategy: Strategy, captioner: Captioner, *, fallback: bool) -> Strategy:
+    """The strategy of the request; where none was asked for, a captioner that refuses LoRA is trained in full."""
+    if not fallback:
+        return strategy
+    try:
+        strategy.plan(captioner)
+    except Refused:
+        full: Strategy = config.build(config.cells("run", ["lora=full"])[0], "lora")
+        return full
+    return strategy
+
+
+def _findings(cell: config.Cell, captioner: Captioner, strategy: Strategy, samples: int) -> Iterator[Finding]:
+    settings: RunSettings = config.settings(cell, RunSettings)
+    device = pick_device(settings.device, settings.threads)
+
+    def fresh() -> Captioner:
+        again: Captioner = config.build(cell, "model")
+        again.load(device)
+        return again
+
+    split = config.build(cell, "dataset").load(settings.split)
+    usable = islice(split.samples, samples)
+    examples = [Example(tuple(image.load() for image in sample.images), PROMPTS[0]) for sample in usable]
+    decoding: Decoding = config.build(cell, "generate")
+    vllm.check(captioner, decoding, device)
+    captioner.load(device)
+    patient = Patient(captioner, examples, decoding)
+    yield from check_batches(patient)
+    with tempfile.TemporaryDirectory() as folder:
+        if strategy.trains:
+            yield from check_adapter(patient, strategy, fresh, Path(folder))
+        if decoding.engine != "transformers":
+            del patient.captioner.model, captioner  # there may be no room for two
+            memory.release()
+            yield _engine(fresh(), strategy, Path(folder), patient, device)
+
+
+def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, patient: Patient, device: str) -> Finding:
+    """The other engine's captions beside the captioner's, both with the adapter that was moved at random."""
+    merge = vllm.nothing
+    if any(adapter.iterdir()):
+        merge = vllm.as_stored(captioner, strategy, strategy.plan(captioner), adapter)
+    with vllm.started(captioner, patient.decoding, device, patient.examples, merge) as (finding, _):
+        return finding
+
+
+def _print_environment(results: Path) -> None:
+    found = provenance.environment()
+    console.print(f"capbench {provenance.code_version()}, python {found['python']}, {found['platform']}", markup=False)
+    console.print(", ".join(f"{name} {version}" for name, version in found["packages"].items()), markup=False)
+    here = [name for name in OPTIONAL if importlib.util.find_spec(name)]
+    console.print(f"optional: {', '.join(here) or 'none'} of {', '.join(OPTIONAL)}", markup=False)
+    console.print(f"device: {_device()}; {torch.get_num_threads()} threads; {_space(results)}", markup=False)
+
+
+def _device() -> str:
+    if not torch.cuda.is_available():
+        halves = "True" if slowdown() <= SLOW else "computed in float32 and rounded"
+        return f"cpu, no CUDA device found; bfloat16 {halves}"
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB; bfloat16 {torch.cuda.is_bf16_supported()}"
+
+
+def _space(results: Path) -> str:
+    place = next(folder for folder in (results.resolve(), *results.resolve().parents) if folder.exists())
+    return f"{shutil.disk_usage(place).free / 2**30:.0f} GiB free for results"
+
+
+def _print_findings(table: pd.DataFrame) -> None:
+    shown = Table(title="parity", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, title in zip(COLUMNS, (*COLUMNS[:5], "largest logit difference", "first difference"), strict=True):
+        shown.add_column(title, justify="right" if name == "difference" else "left", overflow="fold")
+    for _, rows in table.groupby(["model", "strategy"], sort=False):
+        for row in rows.to_dict("records"):
+            shown.add_row(*(_text(row, name) for name in COLUMNS))
+        shown.add_section()
+    console.print(shown, soft_wrap=False)
+
+
+def _text(row: Mapping[Any, Any], name: str) -> str:
+    if pd.isna(row[name]):
+        return ""
+    return f"{row[name]:.1e}" if name == "difference" else escape(str(row[name]))

@@ -1,0 +1,254 @@
+"""The `modality` command: `capbench modality fit` trains the classifier behind modality=predicted, and measures it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import config
+from harness.commands._options import parse
+from harness.commands.score import pick_device
+from harness.contracts import (
+    UNKNOWN,
+    Dataset,
+    ModalityClassifier,
+    RequestError,
+    Sample,
+    Split,
+)
+from harness.machine import provenance
+from harness.machine.terminal import bar, console
+from harness.store import SCHEMA, difference, file_digest, make_folder, read_json, read_manifest, write_json
+from harness.tables import calibration
+from harness.tables.columns import write_csv
+
+CHECKPOINT = ("config.json", "model.safetensors", "preprocessor_config.json")
+TABLES = ("metrics.json", "confusion.csv", "calibration.csv")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root-level values of conf/modality_fit.yaml."""
+
+    out: str
+    seed: int
+    device: str
+    threads: int | None
+    bins: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of a split whose modality is known; `left_out` counts the others."""
+
+    split: Split
+    samples: tuple[Sample, ...]
+
+    @property
+    def left_out(self) -> int:
+        """Samples without a known modality."""
+        return len(self.split.samples) - len(self.samples)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The truth, sample by sample."""
+        return [sample.modality for sample in self.samples]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a fit works on; `valid` is None, with the reason in `uncalibrated`, where there is no such split."""
+
+    train: Part
+    valid: Part | None
+    test: Part
+    uncalibrated: str
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The splits there are."""
+        return {"train": self.train, **({"valid": self.valid} if self.valid else {}), "test": self.test}
+
+    @property
+    def classes(self) -> list[str]:
+        """What can be told apart, by name."""
+        return sorted(set(self.train.modalities))
+
+
+def main(argv: Sequence[str]) -> int:
+    """`fit [KEY=VALUE ...]`: train, unless that was done before, and say how good it is."""
+    arguments = parse("modality", argv)
+    words = arguments.overrides
+    if words[:1] != ["fit"]:
+        raise RequestError(f"modality {words[0] if words else ''}: expected fit; see `capbench modality --help`")
+    cell = config.cells("modality_fit", words[1:], config_dir=arguments.config_dir)[0]
+    settings: Settings = config.settings(cell, Settings)
+    if settings.bins < 1:
+        raise RequestError(f"bins={settings.bins}: expected 1 or more")
+    device = pick_device(settings.device, settings.threads)
+    classifier: ModalityClassifier = config.build(cell, "classifier")
+    data = load(config.build(cell, "dataset"))
+    out = make_folder(Path(settings.out), "out")
+    identity = _identity(cell, classifier, data, settings)
+    fresh = not _done(out, identity)
+    if fresh:
+        _work(classifier, data, settings, device, out, identity, cell)
+    _report(out, fresh=fresh)
+    return 0
+
+
+# ---------------------------------------------------------------- data
+
+
+def load(dataset: Dataset) -> Data:
+    """Train, test and, where there is one, valid. Raises RequestError when there is nothing to tell apart."""
+    train, test = _part(dataset.load("train")), _part(dataset.load("test"))
+    valid, reason = None, ""
+    try:
+        valid = _part(dataset.load("valid"))
+    except RequestError as error:  # a dataset without this split says so: the temperature stays 1, and that is reported
+        reason = str(error)
+    if valid is not None and not valid.samples:
+        valid, reason = None, "no sample of split 'valid' has a known modality"
+    kinds = sorted(set(train.modalities))
+    if len(kinds) < 2 or not test.samples:
+        raise RequestError(
+            f"dataset={dataset.name}: expected known modalities, two or more in 'train' and one in 'test', got "
+            f"{', '.join(kinds) or 'none'} in {len(train.samples)} samples, and {len(test.samples)} test samples"
+        )
+    return Data(train, valid, test, reason)
+
+
+def _part(split: Split) -> Part:
+    return Part(split, tuple(sample for sample in split.samples if sample.modality != UNKNOWN))
+
+
+def _identity(cell: config.Cell, classifier: ModalityClassifier, data: Data, settings: Settings) -> dict[str, Any]:
+    """All that can change the weights, the temperature or what is measured."""
+    return {
+        "schema": SCHEMA,
+        "classifier": config.identity_values(cell.config["classifier"]),
+        "start": classifier.digest(),
+        "data": {name: part.split.fingerprint for name, part in data.parts.items()},
+        "seed": settings.seed,
+        "bins": settings.bins,
+    }
+
+
+def _done(out: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether this very fit lies in `out`. Raises RequestError when another one does, or its files were changed."""
+    manifest = read_manifest(out)
+    if manifest is None:
+        return False
+    lines = difference(manifest["identity"], identity)
+    if lines:
+        raise RequestError(f"out={out}: holds another fit ({'; '.join(lines[:3])}); choose another out=FOLDER")
+    for name, known in manifest["files"].items():
+        if not (out / name).is_file() or file_digest(out / name) != known:
+            raise RequestError(f"out={out}: {name} is not what the fit wrote; delete the folder to fit anew")
+    return True
+
+
+# ---------------------------------------------------------------- work
+
+
+def _work(
+    classifier: ModalityClassifier,
+    data: Data,
+    settings: Settings,
+    device: str,
+    out: Path,
+    identity: Mapping[str, Any],
+    cell: config.Cell,
+) -> None:
+    started, start = provenance.now(), time.perf_counter()
+    with bar("fit modality", classifier.steps(len(data.train.samples))) as advance:
+        classifier.fit(data.train.samples, data.classes, settings.seed, device, advance)
+    seconds = round(time.perf_counter() - start, 1)
+    temperature = _temperature(classifier, data)
+    metrics = _measure(classifier, data, temperature, settings.bins, out)
+    classifier.save(out, temperature)
+    write_json(out / "metrics.json", metrics)
+    manifest = {
+        "schema": SCHEMA,
+        "kind": "modality",
+        "status": "ok",
+        "identity": identity,
+        "row": {"seconds": seconds, "device": provenance.device_name(device), "started_at": started},
+        "rejected": {name: [asdict(r) for r in part.split.rejected] for name, part in data.parts.items()},
+        "files": {name: file_digest(out / name) for name in (*CHECKPOINT, *TABLES)},
+        "config": dict(cell.config),
+        "command": provenance.command(),
+        "code_version": provenance.code_version(),
+        "environment": provenance.environment(),
+    }
+    write_json(out / "manifest.json", manifest)  # last: without it the folder is no finished fit
+
+
+def _temperature(classifier: ModalityClassifier, data: Data) -> float:
+    """Fitted on the samples of "valid" whose class was learnt; 1 without any."""
+    places = {name: place for place, name in enumerate(data.classes)}
+    samples = [sample for sample in (data.valid.samples if data.valid else ()) if sample.modality in places]
+    if not samples:
+        return 1.0
+    truth = np.array([places[sample.modality] for sample in samples])
+    return calibration.temperature(_logits(classifier, samples), truth)
+
+
+def _measure(classifier: ModalityClassifier, data: Data, temperature: float, bins: int, out: Path) -> dict[str, Any]:
+    """What metrics.json says; confusion.csv and calibration.csv are written on the way."""
+    truth, logits = data.test.modalities, _logits(classifier, data.test.samples)
+    confidence, places = calibration.confidences(logits, temperature)
+    predicted = [data.classes[place] for place in places]
+    right = np.array([one == other for one, other in zip(truth, predicted, strict=True)])
+    table = calibration.reliability(confidence, right, bins)
+    before = calibration.reliability(calibration.confidences(logits, 1.0)[0], right, bins)
+    write_csv(calibration.confusion(truth, predicted, data.classes), out / "confusion.csv")
+    write_csv(table, out / "calibration.csv")
+    low, high = calibration.wilson(int(right.sum()), len(right))
+    kinds = np.array(truth)
+    return {
+        "accuracy": float(right.mean()),
+        "ci_low": low,
+        "ci_high": high,
+        "n": len(right),
+        "recall": {kind: float(right[kinds == kind].mean()) for kind in sorted(set(truth))},
+        "temperature": temperature,
+        "uncalibrated": data.uncalibrated,
+        "expected_calibration_error": calibration.expected_error(table),
+        "expected_calibration_error_at_temperature_1": calibration.expected_error(before),
+        "samples": {name: len(part.samples) for name, part in data.parts.items()},
+        "without_modality": {name: part.left_out for name, part in data.parts.items()},
+        "rejected": {name: len(part.split.rejected) for name, part in data.parts.items()},
+    }
+
+
+def _logits(classifier: ModalityClassifier, samples: Sequence[Sample]) -> calibration.Array:
+    return classifier.logits(samples).double().numpy()
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def _report(out: Path, *, fresh: bool) -> None:
+    found = read_json(out / "metrics.json")
+    lines = [
+        f"{out}: {'fitted' if fresh else 'done before'}; accuracy {found['accuracy']:.3f} "
+        f"[{found['ci_low']:.3f}, {found['ci_high']:.3f}] on {found['n']} pictures of test",
+        f"expected calibration error {found['expected_calibration_error']:.3f} at temperature "
+        f"{found['temperature']:.2f} ({found['expected_calibration_error_at_temperature_1']:.3f} before)",
+        "right by modality: " + ", ".join(f"{kind} {share:.2f}" for kind, share in found["recall"].items()),
+    ]
+    if found["uncalibrated"]:
+        lines.append(f"not calibrated: {found['uncalibrated']}")
+    left = {name: count for name, count in found["without_modality"].items() if count}
+    if left:
+        lines.append("without a known modality, left out: " + ", ".join(f"{n} of {name}" for name, n in left.items()))
+    lines.append(f"use it with: modality=predicted modality.checkpoint={out}")
+    for line in lines:
+        console.print(line, markup=False)

@@ -1,0 +1,155 @@
+"""The `reproduce` command: a run once more from its stored configuration, compared with the first one by sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import config
+from harness.cells import cell
+from harness.cells.worker import parts as built
+from harness.commands._options import parse, words
+from harness.commands.score import columns, scorable
+from harness.contracts import RequestError, ScoreProtocol
+from harness.machine import provenance
+from harness.machine.terminal import console, errors
+from harness.scoring.score import Plan, score
+from harness.store import difference, make_folder, read_manifest
+from harness.store.integrity import changed
+from harness.store.inventory import find_record
+from harness.tables.columns import Run, protocol_values
+
+SHOWN = 5  # differing captions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/reproduce.yaml."""
+
+    results: str
+    source: str
+    device: str | None
+    tolerance: float
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it again and compare; 0 when captions and scores are the same."""
+    arguments = parse("reproduce", argv)
+    names, options = words(arguments.overrides)
+    settings: Settings = config.options("reproduce", options, Settings)
+    if len(names) != 1:
+        raise RequestError(f"reproduce: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
+    first = find_record(Path(settings.source), names[0])
+    one = stored_cell(first, Path(settings.results), settings.device)
+    for line in surroundings(first):
+        errors.print(f"not as it was: {line}", markup=False)
+    second = again(one, first, arguments.config_dir)
+    return _report(first, second, settings.tolerance)
+
+
+def stored_cell(run: Run, results: Path, device: str | None = None) -> config.Cell:
+    """The cell that a manifest holds, resolved as it was, with another folder of results. Raises RequestError."""
+    stored = run.manifest.get("config")
+    if run.manifest.get("kind") != "run" or run.status == "failed" or not isinstance(stored, Mapping):
+        reason = run.row.get("error") or "it is no run with captions and a stored configuration"
+        raise RequestError(f"{run.folder}: cannot be reproduced ({reason}); name a finished run, see `capbench ls`")
+    wrong = [f"{file} {what}" for file, what in changed(run)]
+    if wrong:
+        raise RequestError(f"{run.folder}: nothing to compare with: {wrong[0]}")
+    if results.resolve() == run.folder.parent.parent.resolve():
+        raise RequestError(f"results={results}: holds the run itself; give another folder for the repetition")
+    changed_values = {"results": str(results)} | ({"device": device} if device else {})
+    later = {} if "control" in stored else {"control": config.choice("control", "none")}  # stored by an earlier version
+    return config.Cell(run.folder.name, {}, {**stored, **later, **changed_values})
+
+
+def surroundings(run: Run) -> list[str]:
+    """What of code, packages and platform is not as it was when the run was made."""
+    now = {**provenance.environment(), "code_version": provenance.code_version()}
+    then = {**(run.manifest.get("environment") or {}), "code_version": run.manifest.get("code_version")}
+    return difference(then, now)
+
+
+def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
+    """Run the cell and score it by the protocols of the first run."""
+    results = make_folder(Path(one.config["results"]))
+    parts = built(one, {})
+    outcome = cell.run(parts)
+    if not outcome.fresh:
+        console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
+    second = Run(outcome.folder, read_manifest(outcome.folder) or {})
+    plans = [_plan(record, config_dir) for record in first.protocols.values()]
+    if plans:
+        score([scorable(second)], plans, parts.device, results)
+    return second
+
+
+def _plan(record: Mapping[str, Any], config_dir: str | None) -> Plan:
+    """The protocol as it was recorded, with the further metrics that were scored beside it."""
+    protocol = ScoreProtocol(**record["protocol"])
+    further = [name for name in record["columns"] if name not in protocol.columns]
+    return Plan(protocol, columns(protocol, further, config_dir))
+
+
+def _report(first: Run, second: Run, tolerance: float) -> int:
+    console.print(f"first  {first.folder}\nagain  {second.folder}", markup=False)
+    identity = difference(first.manifest.get("identity"), second.manifest.get("identity"))
+    captions = other_captions(first, second)
+    scores = other_scores(first, second)
+    console.print(f"identity: {'the same' if not identity else 'another'}", markup=False)
+    for line in identity:
+        console.print(f"  {line}", markup=False)
+    console.print(f"captions: {len(captions)} of {len(first.rows)} differ", markup=False)
+    for name, before, after in captions[:SHOWN]:
+        console.print(f"  {name}\n    first {before}\n    again {after}", markup=False)
+    if len(captions) > SHOWN:
+        console.print(f"  and {len(captions) - SHOWN} more", markup=False)
+    for line, largest in scores:
+        if largest != 0:
+            console.print(f"  {line}", markup=False)
+    wrong = sum(not largest <= tolerance for _, largest in scores)
+    if scores:
+        console.print(f"scores: {wrong} of {len(scores)} columns differ by more than {tolerance:g}", markup=False)
+    same = not (identity or captions or wrong)
+    console.print("reproduced" if same else "not reproduced", markup=False)
+    return 0 if same else 1
+
+
+def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
+    """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
+    before, after = ({str(row["id"]): row for row in run.rows} for run in (first, second))
+    found = []
+    for name in [*before, *(name for name in after if name not in before)]:
+        texts = _said(before.get(name)), _said(after.get(name))
+        if texts[0] != texts[1]:
+            found.append((name, *texts))
+    return found
+
+
+def _said(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "(no such sample)"
+    return repr(row["caption"]) if row["status"] == "ok" else f"(failed: {row.get('error')})"
+
+
+def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
+    """(line for people, largest difference of a sample; infinite where only one has a value) of every column."""
+    found = []
+    for protocol, record in first.protocols.items():
+        before, after = (_values(run, run.protocols[protocol]) for run in (first, second))
+        for name in record["columns"]:
+            a, b = before[name].align(after[name])
+            apart = (a - b).abs().where(a.notna() | b.notna(), 0.0).fillna(float("inf"))
+            means = f"{a.mean():.6f} -> {b.mean():.6f}"
+            largest = float(apart.max())
+            line = f"{protocol} {name}: {means}, {int((apart > 0).sum())} samples differ, by {largest:.2g} at most"
+            found.append((line, largest))
+    return found
+
+
+def _values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
+    return protocol_values(run, record).set_axis([str(row["id"]) for row in run.rows])

@@ -1,0 +1,165 @@
+"""The `submission` command: check a file for ImageCLEFmedical Caption, or write one from a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import config
+from harness.commands._options import parse
+from harness.contracts import RequestError
+from harness.machine.terminal import console, errors
+from harness.scoring.caption_files import read_captions
+from harness.scoring.imageclef import Checked, Format, check, compose, one_line
+from harness.store import file_to_write, read_manifest, write_text
+from harness.tables.columns import Run, find_runs
+
+SHOWN = 20  # violations
+NAMED = 10  # ids
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/submission.yaml."""
+
+    captions: str | None
+    references: str | None
+    images: str | None
+    format: Format
+    run: str | None
+    results: str
+    out: str
+    empty: bool
+    pictures: dict[str, str]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check or write; 1 when a file would be rejected or cut."""
+    words = parse("submission", argv).overrides
+    actions = {"check": _check, "write": _write}
+    if not words or words[0] not in actions:
+        raise RequestError(f"submission {words[0] if words else ''}: expected check or write")
+    settings: Settings = config.options("submission", [_as_text(word) for word in words[1:]], Settings)
+    return actions[words[0]](settings)
+
+
+def _as_text(word: str) -> str:
+    """The id of a run may read like a number: 0123456789, 12345e6789."""
+    key, _, value = word.partition("=")
+    return f"{key}={json.dumps(value)}" if key == "run" else word
+
+
+# ---------------------------------------------------------------- check
+
+
+def _check(settings: Settings) -> int:
+    path = Path(_given(settings.captions, "captions=FILE", "check"))
+    if not path.is_file():
+        raise RequestError(f"captions={path}: expected a file, found none")
+    if settings.references and settings.images:
+        raise RequestError("references=FILE or images=FOLDER: both name the ids; give one of them")
+    checked = check(path.read_bytes(), _ids(settings), settings.format, ordered=bool(settings.references))
+    _report(path, checked, settings.format)
+    if not settings.references:
+        compared = "the order of the ids was" if settings.images else "the ids were"
+        console.print(f"{compared} not compared: give references=FILE", markup=False)
+    return 1 if checked.violations else 0
+
+
+def _ids(settings: Settings) -> list[str] | None:
+    if settings.references:
+        return list(read_captions(Path(settings.references), "references"))
+    if settings.images:
+        return list(config.build_node({**settings.pictures, "folder": settings.images}, "pictures").load())
+    return None
+
+
+def _report(path: Path, checked: Checked, form: Format) -> None:
+    found = checked.violations
+    empty = f", {checked.empty} of them empty, which score 0" if checked.empty else ""
+    verdict = f"{len(found)} problems under the rules of {form}" if found else f"passes the rules of {form}"
+    console.print(f"{path}: {checked.rows} captions{empty}; {verdict}", markup=False)
+    for violation in found[:SHOWN]:
+        console.print(f"  line {violation.line}: {violation.text}", markup=False)
+    if len(found) > SHOWN:
+        console.print(f"  and {len(found) - SHOWN} more", markup=False)
+
+
+# ---------------------------------------------------------------- write
+
+
+def _write(settings: Settings) -> int:
+    run = _run(_given(settings.run, "run=FOLDER or run=ID", "write"), Path(settings.results))
+    rows = _rows(run, settings)
+    failed = [row["id"] for row in rows if row["status"] != "ok"]
+    if failed and not settings.empty:
+        raise RequestError(
+            f"run={settings.run}: {len(failed)} samples have no caption: {_named(failed)}; "
+            "repeat `capbench run`, or write empty captions, which score 0, with empty=true"
+        )
+    captions = [(str(row["id"]), row["caption"] or "") for row in rows]
+    text = compose(captions, settings.format)
+    checked = check(text.encode(), [name for name, _ in captions], settings.format)
+    if checked.violations:
+        first = checked.violations[0]
+        raise RequestError(
+            f"run={settings.run}: no file of these ids and captions passes the rules of {settings.format}; "
+            f"line {first.line}: {first.text}"
+        )
+    _save(Path(settings.out), text)
+    _report(Path(settings.out), checked, settings.format)
+    changed = sum(one_line(caption, settings.format) != caption for _, caption in captions)
+    if changed:
+        console.print(f"{changed} captions had line breaks: blanks stand in their place", markup=False)
+    return 0
+
+
+def _run(name: str, results: Path) -> Run:
+    """The run of a folder or of an id. Raises RequestError when there is none or it has no captions."""
+    manifest = read_manifest(Path(name))
+    runs = [Run(Path(name), manifest)] if manifest else find_runs(results)
+    found = [run for run in runs if manifest or name in (run.folder.name, run.row.get("run_id"))]
+    if not found:
+        known = _named([run.folder.name for run in runs]) or "none at all; start with `capbench run`"
+        raise RequestError(
+            f"run={name}: expected the folder or the id of a finished run; in {results} there is {known}"
+        )
+    if found[0].status == "failed":
+        raise RequestError(f"run={name}: it failed and has no captions: {found[0].row.get('error')}")
+    return found[0]
+
+
+def _rows(run: Run, settings: Settings) -> list[dict[str, Any]]:
+    """The rows of the file: those of the run or, with references, one for each of their ids in their order."""
+    rows = {str(row["id"]): row for row in run.rows}
+    ids = _ids(settings)
+    if ids is None:
+        rejected = [str(entry["id"]) for entry in run.manifest.get("rejected") or ()]
+        if rejected:
+            errors.print(
+                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {_named(rejected)}; "
+                "references=FILE tells which ids are asked for",
+                markup=False,
+            )
+        return list(rows.values())
+    unknown = sorted(rows.keys() - set(ids))
+    if unknown:
+        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {_named(unknown)}")
+    return [rows.get(name, {"id": name, "status": "failed", "caption": None}) for name in ids]
+
+
+def _save(path: Path, text: str) -> None:
+    write_text(file_to_write(path), text)
+
+
+def _given(value: str | None, what: str, action: str) -> str:
+    if value is None:
+        raise RequestError(f"submission {action}: {what} is missing; see `capbench submission --help`")
+    return value
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")

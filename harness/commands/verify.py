@@ -1,0 +1,136 @@
+"""The `verify` command: every hash that was recorded against the files, and the tables against a rebuild."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from harness import config
+from harness.commands._options import parse, words
+from harness.commands.leaderboard import rebuild
+from harness.contracts import RequestError
+from harness.machine.terminal import bar, console
+from harness.store import Damaged, busy, find_folders
+from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
+from harness.store.inventory import find_fits, find_record, short_id
+from harness.tables.columns import Run, find_runs
+
+TABLES = ("*.csv", "*.md", "*.tex")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of conf/verify.yaml."""
+
+    results: str
+    tables: bool
+    trials: int
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the named records, or all and the tables; 1 when something is not what was written."""
+    names, options = words(parse("verify", argv).overrides)
+    settings: Settings = config.options("verify", options, Settings)
+    results = Path(settings.results)
+    if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
+        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    records = [find_record(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
+    idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
+    problems = _all(idle)
+    if not names and settings.tables:
+        sound = all(not found for _, found in problems)
+        problems.append((results, wrong_tables(results, settings.trials) if sound else []))
+        if not sound:
+            console.print("the tables were not compared: what they are made from is not sound", markup=False)
+    count = _report(problems)
+    rest = len(records) - len(idle) + (0 if names else _unfinished(results))
+    note = f"; {rest} unfinished or in use, not looked at" if rest else ""
+    console.print(f"{len(idle)} runs and fits verified, {count} problems{note}", markup=False)
+    return 1 if count else 0
+
+
+def _unfinished(results: Path) -> int:
+    folders = [folder for kind in ("fits", "runs") for folder in find_folders(results / kind)]
+    return sum(not (folder / "manifest.json").is_file() for folder in folders)
+
+
+def check(record: Run) -> list[Problem]:
+    """Everything that is wrong with one run or fit."""
+    problems = wrong_identity(record)
+    if "identity" not in record.manifest:
+        return problems
+    if record.status == "failed":  # it has no captions and no scores that count
+        return problems
+    try:
+        problems += changed(record)
+        problems += unrecorded(record) if record.manifest.get("kind") == "fit" else wrong_captions(record)
+    except Damaged as error:
+        problems.append(unreadable(record, error))
+    return problems
+
+
+def wrong_tables(results: Path, trials: int) -> list[Problem]:
+    """Derived files that a rebuild elsewhere, from links to the same runs, makes otherwise. One may be absent."""
+    with tempfile.TemporaryDirectory(prefix="capbench-verify-") as name:
+        copy = Path(name)
+        for folder in find_folders(results / "runs"):
+            _link(folder, copy / "runs" / folder.name)
+        boards = rebuild(copy, trials)
+        made = [path for pattern in TABLES for path in copy.glob(pattern)]
+        made += copy.glob("runs/*/samples.csv")
+        accepted = {path: [path.read_bytes()] for path in made}
+        for path in made:  # `leaderboard dataset=...` chooses which of several tables is the plain one
+            if path.stem == "leaderboard" and len(boards) > 1:
+                accepted[path] += [other.read_bytes() for other in copy.glob(f"leaderboard-*{path.suffix}")]
+        wrong = [path.relative_to(copy) for path in made if _differs(results / path.relative_to(copy), accepted[path])]
+    what = "is not what a rebuild makes of the runs; `capbench leaderboard` writes it anew"
+    return [(str(path), what) for path in sorted(wrong)]
+
+
+def _link(folder: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name in ("manifest.json", "captions.jsonl", "scores"):
+        if (folder / name).exists():
+            (target / name).symlink_to((folder / name).resolve())
+
+
+def _differs(path: Path, accepted: Sequence[bytes]) -> bool:
+    return path.is_file() and path.read_bytes() not in accepted
+
+
+def _all(records: Sequence[Run]) -> list[tuple[Path, list[Problem]]]:
+    found = []
+    with bar("verify", len(records)) as advance:
+        for record in records:
+            found.append((record.folder, check(record)))
+            advance(1)
+    return [*found, *_twice(records)]
+
+
+def _twice(records: Iterable[Run]) -> list[tuple[Path, list[Problem]]]:
+    """Copies of a folder under another name: they would count as two."""
+    first: dict[tuple[str, str], Path] = {}
+    found = []
+    for record in records:
+        known = first.setdefault((record.folder.parent.name, short_id(record.folder)), record.folder)
+        if known.resolve() != record.folder.resolve():
+            found.append((record.folder, [("", f"has the identity of {known.name}; move one of them away")]))
+    return found
+
+
+def _report(problems: Sequence[tuple[Path, Sequence[Problem]]]) -> int:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("where", "file", "what is wrong"):
+        table.add_column(column, overflow="fold")
+    for folder, found in problems:
+        for file, what in found:
+            table.add_row(escape("/".join(folder.parts[-2:])), escape(file), escape(what))
+    if table.row_count:
+        console.print(table, soft_wrap=False)
+    return table.row_count

@@ -1,0 +1,165 @@
+"""`capbench data check`: loads every split, looks at every picture and caption, writes problems.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import config
+from harness.commands._options import Arguments
+from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, RequestError, Split
+from harness.curation import captions, duplicates
+from harness.curation.duplicates import Picture
+from harness.curation.pictures import Facts, Verdict, examine
+from harness.curation.problems import Problem, in_order, kind_of, kind_of_image, unusable
+from harness.curation.summary import show
+from harness.machine import pool
+from harness.machine.terminal import bar, console
+from harness.store import make_folder, write_text
+from harness.tables.columns import write_csv
+
+CHUNK = 64  # pictures that a worker takes, and writes down, at a time
+USUAL_MODES = ("RGB", "L")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The root-level values of conf/data_check.yaml."""
+
+    splits: list[str] | None
+    out: str
+    write_clean_list: str | None
+    workers: int | None
+    smallest: int
+
+
+def run(arguments: Arguments) -> int:
+    """Check one dataset; 1 when a row has an error."""
+    cell = config.cells("data_check", arguments.overrides, config_dir=arguments.config_dir)[0]
+    settings: Settings = config.settings(cell, Settings)
+    workers = pool.count(settings.workers)
+    dataset: Dataset = config.build_node(_unproved(cell.config["dataset"]), "dataset")
+    out = make_folder(Path(settings.out), "out")
+    splits, problems = load(dataset, settings.splits)
+    pictures = list(_pictures(splits, problems, out, workers))
+    problems += _of_rows(splits)
+    problems += _of_pictures(pictures, settings.smallest)
+    problems += duplicates.duplicates(pictures)
+    found = in_order(problems)
+    table = [(p.split, p.id, p.kind, p.severity, p.detail) for p in found]
+    write_csv(pd.DataFrame(table, columns=["split", "id", "kind", "severity", "detail"]), out / "problems.csv")
+    if settings.write_clean_list:
+        write_clean_list(Path(settings.write_clean_list), splits, found)
+    show(cell.choices["dataset"], splits, found)
+    console.print(f"problems: {out / 'problems.csv'}", markup=False)
+    return int(any(problem.severity == "error" for problem in found))
+
+
+def _unproved(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset's values without its own proof of every picture, where it has one: the check decodes them anyway."""
+    return {**node, **({"check": "listed"} if "check" in node else {})}
+
+
+def asked_splits(asked: Sequence[str] | None) -> tuple[str, ...]:
+    """The splits of a request in their usual order, all without one. Raises RequestError on other names."""
+    wrong = [name for name in asked or () if name not in SPLITS]
+    if wrong:
+        raise RequestError(f"splits={','.join(asked or ())}: expected names of {', '.join(SPLITS)}, got {wrong[0]!r}")
+    return tuple(name for name in SPLITS if asked is None or name in asked)
+
+
+def load(dataset: Dataset, asked: Sequence[str] | None) -> tuple[list[Split], list[Problem]]:
+    """The splits that can be read, and why others cannot; raises RequestError when none can."""
+    splits, problems, refusals = [], [], []
+    for name in asked_splits(asked):
+        try:
+            splits.append(dataset.load(name))
+        except RequestError as error:
+            refusals.append(error)
+            kind = "unread_split" if asked is None else "unusable_split"
+            problems.append(Problem(name, "", kind, str(error)))
+    if not splits:
+        raise refusals[0]
+    return splits, problems
+
+
+def write_clean_list(path: Path, splits: Sequence[Split], problems: Sequence[Problem]) -> None:
+    """split,id of every sample without an error, in the dataset's order."""
+    bad = unusable(problems)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "id"])
+    writer.writerows((s.split, s.id) for split in splits for s in split.samples if (s.split, s.id) not in bad)
+    make_folder(path.parent, "write_clean_list")
+    write_text(path, text.getvalue())
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _of_rows(splits: Sequence[Split]) -> list[Problem]:
+    problems = list(_rejected(splits))
+    samples = [(split.name, sample) for split in splits for sample in split.samples]
+    for name, sample in samples:
+        problems += [Problem(name, sample.id, kind, detail) for kind, detail in captions.damage(sample.caption)]
+    problems += captions.duplicates(samples)
+    for split in splits:
+        unknown = sum(sample.modality == UNKNOWN for sample in split.samples)
+        if unknown:
+            detail = f"{unknown} of {len(split.samples)} samples have no modality"
+            problems.append(Problem(split.name, "", "unknown_modality", detail))
+    return problems
+
+
+def _rejected(splits: Sequence[Split]) -> Iterator[Problem]:
+    """The ledgers. A row whose split cannot be told stands in each of them, and is named once."""
+    seen = Counter((entry.id, entry.reason) for split in splits for entry in split.rejected)
+    for split in splits:
+        for entry in split.rejected:
+            everywhere = len(splits) > 1 and seen[entry.id, entry.reason] == len(splits)
+            name = "" if everywhere else split.name
+            yield Problem(name, entry.id, kind_of(entry.reason), entry.reason)
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def _pictures(splits: Sequence[Split], problems: list[Problem], out: Path, workers: int) -> Iterator[Picture]:
+    """Every picture with its facts; one that cannot be decoded becomes a problem."""
+    rows = [(split.name, sample.id, image) for split in splits for sample in split.samples for image in sample.images]
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    tasks: Iterator[list[ImageSource]] = ([image for _, _, image in chunk] for chunk in chunks)
+    with bar("pictures", len(rows)) as advance:
+        results: Iterator[list[Verdict]] = pool.in_order(partial(examine, folder=out), tasks, workers)
+        for chunk, verdicts in zip(chunks, results, strict=True):
+            for (split, identity, _), verdict in zip(chunk, verdicts, strict=True):
+                if verdict.facts is None:
+                    problems.append(Problem(split, identity, kind_of_image(verdict.fault), verdict.fault))
+                else:
+                    yield Picture(split, identity, verdict.facts)
+            advance(len(chunk))
+
+
+def _of_pictures(pictures: Sequence[Picture], smallest: int) -> Iterator[Problem]:
+    for picture in pictures:
+        for kind, detail in _oddities(picture.facts, smallest).items():
+            yield Problem(picture.split, picture.id, kind, detail)
+
+
+def _oddities(facts: Facts, smallest: int) -> Mapping[str, str]:
+    found = {}
+    if min(facts.width, facts.height) < smallest:
+        found["tiny_image"] = f"{facts.width} x {facts.height} pixels, expected {smallest} or more"
+    if facts.blank:
+        found["blank_image"] = "all pixels are alike"
+    if facts.mode and facts.mode not in USUAL_MODES:
+        found["unusual_mode"] = f"{facts.format} of mode {facts.mode}"
+    return found

@@ -1,0 +1,80 @@
+"""The embedded dataset: procedurally drawn CT, X-ray, MRI, ultrasound, angiography and PET pictures with captions.
+
+No real picture or caption is used. Scores on it say that the harness works and nothing about medicine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from harness.contracts import SPLITS, RequestError, Sample, Split
+from harness.datasets.phantom.draw import render
+from harness.datasets.phantom.plan import draw_factors, generator
+from harness.datasets.phantom.text import Style, write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class PhantomImage:
+    """A picture that is drawn when asked for."""
+
+    seed: int
+    split: str
+    index: int
+    size: int
+
+    def load(self) -> Image.Image:
+        """The picture as 8-bit RGB; a copy, because `render` keeps its own."""
+        return render(self.seed, self.split, self.index, self.size).copy()
+
+    def digest(self) -> str:
+        """Hex sha256 of mode, size and pixel bytes."""
+        image = render(self.seed, self.split, self.index, self.size)
+        header = f"{image.mode} {image.width} {image.height} ".encode()
+        return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+class Phantom:
+    """A sample depends on (seed, split, index, size) alone; `style` changes its caption and not its picture.
+
+    So a split that grows keeps its first samples, and two styles share pictures and factors.
+    """
+
+    def __init__(
+        self, name: str, train: int, valid: int, test: int, size: int, seed: int, style: Style, limit: int | None
+    ) -> None:
+        self.name = name
+        self.counts = dict(zip(SPLITS, (train, valid, test), strict=True))
+        self.size, self.seed, self.style, self.limit = size, seed, style, limit
+        for key, value, least in (
+            *((split, count, 1) for split, count in self.counts.items()),
+            ("size", size, 32),
+            ("seed", seed, 0),
+            ("limit", 1 if limit is None else limit, 1),
+        ):
+            if value < least:
+                raise RequestError(f"dataset.{key}: expected {least} or more, got {value}")
+
+    def load(self, split: str) -> Split:
+        """The first `limit` samples of a split. Draws nothing: pictures are made when they are loaded."""
+        if split not in self.counts:
+            raise RequestError(f"dataset {self.name}: expected a split of {', '.join(SPLITS)}, got {split!r}")
+        count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])
+        return Split(split, tuple(self.sample(split, index) for index in range(count)))
+
+    def sample(self, split: str, index: int) -> Sample:
+        """One sample, counted from 0; its id counts from 1."""
+        factors = draw_factors(self.seed, split, index)
+        return Sample(
+            id=f"PHANTOM_{split}_{index + 1:06d}",
+            images=(PhantomImage(self.seed, split, index, self.size),),
+            caption=write(factors, self.style, generator(self.seed, split, index, "words")),
+            split=split,
+            modality=factors.modality,
+            concepts=factors.concepts,
+            factors=factors.facts(),
+        )

@@ -1,0 +1,141 @@
+"""Captions of one split, batch by batch onto the disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from harness.batches.features import Features
+from harness.batches.lengths import longest_first
+from harness.batches.prefetch import Ahead
+from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query, Speak
+from harness.machine import memory, ranks
+from harness.machine.terminal import bar
+from harness.store import Journal
+
+Row = dict[str, Any]
+
+
+def generate(
+    captioner: Captioner,
+    queries: Sequence[Query],
+    decoding: Decoding,
+    journal: Journal,
+    limit: memory.Limit | None = None,
+    features: Features | None = None,
+    speak: Speak | None = None,
+) -> None:
+    """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
+
+    Failed rows are tried again by the next attempt; the last row of an id counts.
+    A row's `seconds` is its share of its batch on its process, so that the cost of a pass is known however often it was
+    interrupted and however many processes share it.
+    A batch that does not fit into memory is cut in halves, and so are all later ones. Raises DoesNotFit.
+
+    Batches are of rows alike, the longest first. Of several processes each takes one batch of a round; process 0 writes
+    the rows of each round, and puts them into the order of the queries when all are there.
+    speak: the engine that makes the captions, the captioner itself where none is given.
+    """
+    done = ranks.once(lambda: {row["id"] for row in journal.rows() if row["status"] == "ok"})
+    limit = limit or memory.Limit()
+    todo = [query for query in queries if query.sample.id not in done]
+    todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
+    size = ranks.once(lambda: limit.of(decoding.batch_size))
+    captioner.model.eval()
+    speak = speak or captioner.generate
+    read = partial(_read, features=features)
+    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
+        while todo:
+            batches = [todo[start * size : (start + 1) * size] for start in range(2 * ranks.world())]
+            mine, next_mine = batches[ranks.rank() :: ranks.world()]
+            ahead.expect([*mine, *next_mine])
+            batches = batches[: ranks.world()]
+            parts = ranks.gather(_attempt(speak, mine, decoding, ahead, features))
+            rows = [row for part in parts for row in part or ()]
+            if rows and ranks.first():
+                journal.append(rows)
+            failed = [batch for batch, part in zip(batches, parts, strict=True) if part is None]
+            todo = [query for batch in failed for query in batch] + todo[size * ranks.world() :]
+            advance(len(rows))
+            size = _smaller(size, failed, limit)
+    if ranks.first():
+        journal.put_in_order([query.sample.id for query in queries])
+
+
+def _reordered(queries: Sequence[Query], ids: Sequence[str]) -> list[Query]:
+    by_id = {query.sample.id: query for query in queries}
+    return [by_id[id_] for id_ in ids]
+
+
+def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: memory.Limit) -> int:
+    """The size of the next batches, the same on every process: smaller when some did not fit."""
+    if not failed:
+        return size
+    smallest = min(failed, key=len)
+    smaller = limit.lower(len(smallest), f"caption of {smallest[0].sample.id}")
+    if ranks.first():
+        limit.keep()
+    return smaller
+
+
+def _attempt(
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+) -> list[Row] | None:
+    """The rows of one batch; None when it does not fit into memory, which is free again then."""
+    start = time.perf_counter()
+    try:
+        rows = _caption(speak, batch, decoding, ahead, features)
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_shortage(error):
+            raise
+    else:
+        seconds = time.perf_counter() - start
+        return [{**row, "seconds": round(seconds / len(batch), 6)} for row in rows]
+    memory.release()
+    return None
+
+
+def _caption(
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+) -> list[Row]:
+    """One journal row per query, in the order of the batch."""
+    rows: dict[str, Row] = {}
+    readable: list[tuple[Query, Example]] = []
+    for query in batch:
+        try:
+            example = ahead.take(query)
+            readable.append((query, features.see(query, example) if features and example.seen is None else example))
+        except ImageError as error:
+            rows[query.sample.id] = _failed(query, str(error))
+    if readable:
+        outputs = speak([example for _, example in readable], decoding)
+        for (query, _), output in zip(readable, outputs, strict=True):
+            rows[query.sample.id] = _ok(query, output)
+    return [rows[query.sample.id] for query in batch]
+
+
+def _read(query: Query, features: Features | None) -> Example:
+    """What the captioner gets: what it has made of the pictures before, or else the pictures."""
+    known = features.known(query) if features else None
+    if known is not None:
+        return Example((), query.prompt, seen=known)
+    return Example(tuple(image.load() for image in query.sample.images), query.prompt)
+
+
+def _ok(query: Query, output: Generated) -> Row:
+    made = {"caption": output.caption, "tokens": output.tokens, "truncated": output.truncated}
+    return {"id": query.sample.id, "status": "ok", **made, **_facts(query)}
+
+
+def _failed(query: Query, reason: str) -> Row:
+    return {"id": query.sample.id, "status": "failed", "caption": None, "error": reason, **_facts(query)}
+
+
+def _facts(query: Query) -> dict[str, Any]:
+    """What scoring and the tables need later, so that they need no dataset: the row stands for itself."""
+    sample = query.sample
+    known = {"reference": sample.caption, "modality": sample.modality, "concepts": list(sample.concepts)}
+    label = {} if query.label is None else {"label": query.label}
+    return {"prompt": query.prompt, **label, **known}

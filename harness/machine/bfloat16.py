@@ -1,0 +1,81 @@
+"""bfloat16 on CPUs: without instructions for it, torch's own products take hundreds of times as long as float32's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+
+from harness.machine.terminal import errors
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+SLOW = 4.0  # times the seconds of float32, from which on products are computed in float32 and rounded
+SIZE = 192  # of the matrices that are multiplied to find out: a tenth of a second where it is slow
+
+
+@contextmanager
+def bearable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """In here, bfloat16 takes about as long as float32 on a CPU that lacks the instructions.
+
+    Values are those of the instructions up to the order of sums. That no time is gained is said once in a process.
+    """
+    if str(dtype) != "torch.bfloat16" or device.type != "cpu" or slowdown() <= SLOW:
+        yield
+        return
+    from harness.machine.rounding import RoundedProducts
+
+    _say(
+        "bfloat16: this CPU has no instructions for it, so that products are computed in float32 and rounded; "
+        "dtype=float32 takes no longer"
+    )
+    with RoundedProducts():
+        yield
+
+
+def bearable_model(model: nn.Module) -> AbstractContextManager[None]:
+    """Bearable, where any of the model's weights ask for it; all are on one device."""
+    import torch
+
+    weights = list(model.parameters())
+    halves = any(weight.dtype == torch.bfloat16 for weight in weights)
+    return bearable(torch.bfloat16 if halves else torch.float32, weights[0].device)
+
+
+@contextmanager
+def inference(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """No gradients, and bearable."""
+    import torch
+
+    with torch.inference_mode(), bearable(dtype, device):
+        yield
+
+
+@cache
+def slowdown() -> float:
+    """Seconds of torch's own product of bfloat16 matrices on this CPU, as a multiple of those in float32."""
+    import torch
+
+    return _seconds(torch.bfloat16) / _seconds(torch.float32)
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    import torch
+
+    matrix = torch.ones(SIZE, SIZE, dtype=dtype)
+    matrix[:8] @ matrix  # what is set up at first use
+    best = float("inf")
+    for _ in range(2):
+        start = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@cache
+def _say(text: str) -> None:
+    errors.print(text, markup=False)

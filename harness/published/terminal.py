@@ -1,0 +1,109 @@
+"""The tables of `capbench paper` on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from harness.machine.terminal import console
+from harness.published import printed
+from harness.tables.boards import Board
+from harness.tables.columns import AVERAGES, METRIC_COLUMNS
+
+SCORES = (*METRIC_COLUMNS, *AVERAGES)
+TITLES = {"leaderboard": "published leaderboard", "modality_ablation": "published effect of the modality in the prompt"}
+
+
+def published(table: pd.DataFrame, findings: Sequence[printed.Finding]) -> None:
+    """The printed scores; an average that is not what follows from them has the recomputed value behind it."""
+    for name, title in TITLES.items():
+        shown = _table(f"{title} (doi {printed.DOI})", ("model", "configuration", *SCORES))
+        part = table[table["table"] == name]
+        for (model, configuration), cells in part.groupby(["model", "configuration"], sort=False):
+            by = _by_metric(cells)
+            shown.add_row(str(model), str(configuration), *(_printed(by[metric]) for metric in SCORES))
+        console.print(shown, soft_wrap=False)
+    console.print("averages: as printed -> recomputed from the printed metrics, where rounding does not explain it")
+    console.print(f"{len(findings)} inconsistent cells, not the mean of the values printed beside them:")
+    for number, finding in enumerate(findings, start=1):
+        wrong = ", ".join(f"{name} {value:.3f} instead of {mean:.4f}" for name, value, mean in finding.cells)
+        console.print(f"  {number}. {finding.model} {finding.metric}: {wrong} ({finding.reason})", markup=False)
+
+
+def _printed(cell: Mapping[Hashable, Any]) -> str:
+    return f"{cell['published']:.3f}" + (f" -> {cell['recomputed']:.4f}" if cell["note"] else "")
+
+
+def _by_metric(cells: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
+    return {str(row["metric"]): row for row in cells.to_dict("records")}
+
+
+def no_board(protocol: str, titles: Sequence[str]) -> None:
+    """Why nothing of our own stands beside the published rows."""
+    console.print(f"\nno rows of our own: no run is scored by protocol {protocol}", markup=False)
+    if protocol == "paper":
+        console.print("`capbench run experiment=paper dataset.root=FOLDER` makes them", markup=False)
+    for title in titles:
+        console.print(f"another table: {title}; it cannot be compared with the published one", markup=False)
+    if titles:
+        console.print("protocol=NAME shows it beside the published rows all the same", markup=False)
+
+
+def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
+    """Our rows below the published ones, each score with its difference."""
+    if rows.empty:
+        console.print(f"\n{board.group.title}: no row of a published captioner without a modality label", markup=False)
+        return
+    if obstacles:
+        console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:", markup=False)
+        for obstacle in obstacles:
+            console.print(f"  {obstacle}", markup=False)
+    shown = _table(f"ours beside the published: {board.group.title}", ("model", "configuration", *SCORES))
+    for model, part in rows.groupby("model", sort=False):
+        published = part.drop_duplicates("metric").set_index("metric")["published"]
+        shown.add_row(str(model), "published", *(f"{published[metric]:.3f}" for metric in SCORES))
+        for name, cells in part.groupby("configuration", sort=False):
+            by = _by_metric(cells)
+            shown.add_row("", escape(str(name)), *(_value(by[metric], ".3f") for metric in SCORES))
+        shown.add_section()
+    console.print(shown, soft_wrap=False)
+    for note in rows["note"].str.partition("; the published")[0].unique() if not obstacles else ():
+        console.print(note, markup=False)
+
+
+def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
+    """Changes by the modality label in percent: as printed, recomputed, and ours."""
+    shown = _table("change by the modality in the prompt, percent", ("model", "configuration", *SCORES))
+    for model, part in table.groupby("model", sort=False):
+        for name, cells in part.groupby("configuration", sort=False):
+            by = _by_metric(cells)
+            if name == "published":
+                shown.add_row(str(model), "published", *(f"{by[metric]['published']:+.1f}" for metric in SCORES))
+                shown.add_row("", "recomputed", *(f"{by[metric]['recomputed']:+.1f}" for metric in SCORES))
+            else:
+                shown.add_row("", escape(str(name)), *(_value(by.get(metric), "+.1f") for metric in SCORES))
+        shown.add_section()
+    console.print(shown, soft_wrap=False)
+    if protocol != "paper" and found:
+        console.print(f"ours, by protocol {protocol}, CANNOT BE COMPARED with the published changes", markup=False)
+    if not found:
+        console.print(f"ours: none by protocol {protocol} in ablation.csv of the results", markup=False)
+
+
+def _value(cell: Mapping[Hashable, Any] | None, form: str) -> str:
+    """Ours, and how far from the published one."""
+    if cell is None or pd.isna(cell["ours"]):
+        return ""
+    return f"{cell['ours']:{form}} ({cell['difference']:+{form.removeprefix('+')}})"
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="left" if name in columns[:2] else "right", overflow="fold")
+    return table

@@ -1,0 +1,158 @@
+"""What a modality label changes: each row that was given labels against the same fit without them: ablation.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.contracts import UNKNOWN
+from harness.tables import stats
+from harness.tables.boards import Group, Ranked, by_variant
+from harness.tables.columns import ABLATION_COLUMNS, ROW_COLUMNS, SEED, Array, Run, add_averages, protocol_values
+from harness.tables.labels import labels
+
+NONE = "none"  # the source that gives no label
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the leaderboard that was given labels, and the runs of the same fits without: one pair for each seed."""
+
+    names: Mapping[str, str]
+    pairs: tuple[tuple[Run, Run], ...]
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The folders of the runs without labels."""
+        return tuple(base.folder.name for _, base in self.pairs)
+
+
+def ablation_table(group: Group, ranked: Ranked, runs: Sequence[Run], trials: int, permutations: int) -> pd.DataFrame:
+    """Per row, metric and group of samples: the base, the value, the change, its paired interval and p-value.
+
+    by: all samples, the true modality, or whether the label given was the true one. The samples are those of the
+    leaderboard. Holm's correction is over the rows of a metric, all samples; groups are there to be looked at.
+    """
+    shared: dict[tuple[str, ...], list[Case]] = {}
+    for case in _cases(group, runs):
+        shared.setdefault(case.bases, []).append(case)
+    parts = [part for cases in shared.values() for part in _parts(cases, ranked, group.protocol, trials, permutations)]
+    if not parts:
+        return pd.DataFrame(columns=list(ABLATION_COLUMNS))
+    table = pd.concat(parts, ignore_index=True).assign(**group.cells, p_holm=np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        change = 100 * table["difference"] / table["base"]
+    table["change_pct"] = change.where(np.isfinite(change))
+    for _, family in table[table["by"] == "all"].groupby("metric"):
+        table.loc[family.index, "p_holm"] = stats.holm(family["p"].to_numpy(float))
+    return table.sort_values(list(ROW_COLUMNS), kind="stable", ignore_index=True)[list(ABLATION_COLUMNS)]
+
+
+# ---------------------------------------------------------------- which rows
+
+
+def _cases(group: Group, runs: Sequence[Run]) -> Iterator[Case]:
+    runs = [run for run in runs if not run.control]  # a blank run has the fit of one that sees
+    variants = by_variant(runs)
+    names = labels({key: members[0] for key, members in variants.items()})
+    ready = [run for run in runs if run.status == "ok" and group.protocol in run.protocols]
+    without = [run for run in ready if run.row["modality"] == NONE]
+    for key, members in variants.items():
+        found = [(run, _base(run, without)) for run in members if run in ready and run.row["modality"] != NONE]
+        pairs = tuple((run, base) for run, base in found if base is not None and _asked_otherwise(run, base))
+        if pairs:
+            yield Case(names[key], pairs)
+
+
+def _base(run: Run, without: Sequence[Run]) -> Run | None:
+    """The run of the same fit that asks the same question without a label, at best in the same prompt style.
+
+    Of a fit that was taught with labels, the fit that was not.
+    """
+    fit = run.manifest.get("unlabelled_fit", run.manifest["identity"].get("fit"))
+    same = [
+        other
+        for other in without
+        if other.manifest["identity"].get("fit") == fit
+        and other.manifest["identity"].get("generate") == run.manifest["identity"].get("generate")
+        and (other.row["prompt"] == run.row["prompt"] or _question(run, other))
+    ]
+    return min(same, key=lambda one: (one.row["prompt"] != run.row["prompt"], one.folder.name), default=None)
+
+
+def _question(run: Run, base: Run) -> bool:
+    """Whether all that the run asks is the other's question with something before it."""
+    return all(one["prompt"].endswith(other["prompt"]) for one, other in zip(run.rows, base.rows, strict=True))
+
+
+def _asked_otherwise(run: Run, base: Run) -> bool:
+    """Whether a label reached a question at all: a style may leave it out."""
+    return any(one["prompt"] != other["prompt"] for one, other in zip(run.rows, base.rows, strict=True))
+
+
+# ---------------------------------------------------------------- the numbers
+
+
+def _parts(
+    cases: Sequence[Case], ranked: Ranked, protocol: str, trials: int, permutations: int
+) -> Iterator[pd.DataFrame]:
+    """Rows that share a base are resampled together."""
+    base = _mean([one for _, one in cases[0].pairs], ranked, protocol)
+    values = np.stack([base, *(_mean([run for run, _ in case.pairs], ranked, protocol) for case in cases)])
+    facts = [row for row, used in zip(cases[0].pairs[0][1].rows, ranked.used, strict=True) if used]
+    truth = np.array([str(row.get("modality", UNKNOWN)) for row in facts])
+    masks = [("all", "all", np.full(len(truth), fill_value=True))]
+    masks += [("modality", str(kind), truth == kind) for kind in np.unique(truth)]
+    for by, name, mask in masks:
+        yield _compared(values[:, mask], cases, ranked, trials, permutations).assign(by=by, group=name)
+    for place, case in enumerate(cases, start=1):
+        for name, mask in _by_label(case, ranked).items():
+            if mask.any():
+                pair = values[[0, place]][:, mask]
+                yield _compared(pair, [case], ranked, trials, permutations).assign(by="label", group=name)
+
+
+def _mean(runs: Sequence[Run], ranked: Ranked, protocol: str) -> Array:
+    """Per-sample values [n, columns] as on the leaderboard, the mean over seeds."""
+    tables = []
+    for run in runs:
+        record = run.protocols[protocol]
+        table = add_averages(protocol_values(run, record), record["protocol"]["averages"])
+        tables.append(table[list(ranked.columns)].to_numpy(float)[ranked.used])
+    mean: Array = np.mean(tables, axis=0)
+    return mean
+
+
+def _by_label(case: Case, ranked: Ranked) -> dict[str, Mask]:
+    """Which samples were given their own modality as label, and which another; neither where one is not known."""
+    rows = [row for row, used in zip(case.pairs[0][0].rows, ranked.used, strict=True) if used]
+    known = np.array([_known(row) for row in rows])
+    right = np.array([row.get("label") == row.get("modality") for row in rows])
+    return {"right": known & right, "wrong": known & ~right}
+
+
+def _known(row: Mapping[str, Any]) -> bool:
+    return row.get("label") is not None and row.get("modality", UNKNOWN) != UNKNOWN
+
+
+def _compared(values: Array, cases: Sequence[Case], ranked: Ranked, trials: int, permutations: int) -> pd.DataFrame:
+    """values [1 + cases, n, columns], the base first."""
+    n = values.shape[1]
+    means = values.mean(axis=1)
+    low = high = np.full_like(means[1:], np.nan)  # one sample has no interval
+    if n > 1:
+        drawn = stats.joint(values, trials, SEED)
+        low, high = stats.interval(drawn[:, 1:] - drawn[:, :1])
+    p = stats.permutation_with_first(values, permutations, SEED)
+    columns = len(ranked.columns)
+    names = {name: np.repeat([case.names[name] for case in cases], columns) for name in ROW_COLUMNS}
+    cells = {"metric": np.tile(ranked.columns, len(cases)), "n": n, "base": np.tile(means[0], len(cases))}
+    cells |= {"value": means[1:].ravel(), "difference": (means[1:] - means[0]).ravel()}
+    return pd.DataFrame({**names, **cells, "ci_low": low.ravel(), "ci_high": high.ravel(), "p": p.ravel()})
