@@ -20,10 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.choices import conf_dir, groups
-from harness.commands._options import meant
+from harness.choices import conf_dir, groups, meant
 from harness.contracts import RUNTIME, RequestError
-from harness.sweeps import distinct
 
 
 @dataclass(frozen=True)
@@ -266,3 +264,30 @@ def _type_name(hint: Any) -> str:
     return (
         text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
     )
+
+
+IDLE = {"model", "lora", "prompt", "modality", "train", "generate", "seed", "blank"}
+"""What has no part in a control."""
+
+
+def distinct(batches: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The cells of a sweep, each a list of overrides: a sweep over ten models makes each control once.
+
+    The controls of a sweep with captioners lose all that is meant for these, blank=true included.
+    """
+    if not any(_control(batch) == "none" for batch in batches):
+        return [list(batch) for batch in batches]
+    used = [
+        tuple(text for text in batch if _control(batch) == "none" or _key(text).partition(".")[0] not in IDLE)
+        for batch in batches
+    ]
+    return [list(batch) for batch in dict.fromkeys(used)]
+
+
+def _control(batch: Sequence[str]) -> str:
+    named = [text.partition("=")[2].strip("'\"") for text in batch if _key(text) == "control"]
+    return named[-1] if named else "none"
+
+
+def _key(text: str) -> str:
+    return text.lstrip("+~").partition("=")[0]

@@ -13,14 +13,15 @@ from harness import config
 from harness.cells.dry_run import show_plan
 from harness.cells.worker import Ended, Once, Settings, attempt, died, log, parts, read_end, record, task, work
 from harness.commands._options import parse
-from harness.commands.leaderboard import finish, rebuild
-from harness.commands.score import pick_device, plan, scorable
 from harness.contracts import Launcher, RequestError, Split, Sweep
 from harness.machine import ranks
+from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console, errors
+from harness.scoring.protocol import plan, scorable
 from harness.scoring.score import Plan, score
 from harness.store import digest, make_folder, read_manifest
-from harness.tables.columns import Run
+from harness.store.runs import Run
+from harness.tables.rebuild import finish, rebuild
 
 TRIALS = 1000
 

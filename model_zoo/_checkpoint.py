@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
-from harness.content import content_hash
 from harness.contracts import RequestError
+from harness.store.file_hashes import content_hash
 from model_zoo import _found
 
 Weights = Literal["embedded", "hub", "published"]

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from harness.benchmarks.leaderboard import Sizes, make_results
-from harness.commands import leaderboard, report
+from harness.commands import report
 from harness.store import Journal, read_json, write_json
-from harness.tables.columns import BOARD_COLUMNS, find_runs
+from harness.store.runs import find_runs
+from harness.tables.columns import BOARD_COLUMNS
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"
@@ -69,7 +70,7 @@ def kept_tables(results: Path) -> Iterator[None]:
     """Within it the rebuild of `capbench report` ends with those tables, as if there had been such runs."""
 
     def rebuild(*arguments):
-        boards = leaderboard.rebuild(*arguments)
+        boards = rebuild(*arguments)
         add_tables(results)
         return boards
 

@@ -11,12 +11,12 @@ from scipy.stats import permutation_test
 
 from harness import config
 from harness.cli import main
-from harness.commands.leaderboard import rebuild
 from harness.store import Journal, file_digest, read_json, write_json
+from harness.store.runs import Run, find_runs
 from harness.tables import columns
 from harness.tables.ablation import ablation_table
 from harness.tables.boards import build, grouped
-from harness.tables.columns import find_runs
+from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
 
 FEW = [item for item in SMALL if not item.startswith(("dataset.test", "generate.batch_size"))]
@@ -40,12 +40,12 @@ def table(results) -> pd.DataFrame:
     return pd.read_csv(results / "ablation.csv", keep_default_na=False, na_values=[""])
 
 
-def runs_of(results: Path, prompt: str, modality: str) -> list[columns.Run]:
+def runs_of(results: Path, prompt: str, modality: str) -> list[Run]:
     found = [run for run in find_runs(results) if (run.row["prompt"], run.row["modality"]) == (prompt, modality)]
     return sorted(found, key=lambda run: run.row["seed"])
 
 
-def values_of(runs: list[columns.Run], metric: str) -> np.ndarray:
+def values_of(runs: list[Run], metric: str) -> np.ndarray:
     return np.mean([pd.read_csv(run.folder / "samples.csv")[metric] for run in runs], axis=0)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from harness.cli import main
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 QUICK = ["model=cnn_transformer", "lora=none", "generate.max_new_tokens=4", "threads=1"]
 TRICKY = 'Says "mass",\nthen a second line; = no formula'

@@ -11,7 +11,7 @@ from harness.cli import main
 from harness.commands.compare import by_sample, pair, summary
 from harness.contracts import RequestError
 from harness.store import read_json, write_json
-from harness.tables.columns import find_run, find_runs
+from harness.store.runs import find_run, find_runs
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ from conftest import capbench
 from scipy.stats import kendalltau, permutation_test, spearmanr
 
 from harness.benchmarks.leaderboard import Sizes, make_results
-from harness.commands.leaderboard import rebuild
 from harness.store import Journal, file_digest, read_json, write_json
+from harness.store.runs import find_runs
 from harness.store.scores import read_scores
 from harness.tables import columns, significance
 from harness.tables.boards import Group, Ranked
 from harness.tables.labels import labels
+from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
 from harness.tables.subgroups import divisions
 
@@ -40,7 +41,7 @@ def results(tmp_path_factory):
 def samples_of(results: Path) -> dict[str, pd.DataFrame]:
     """Row -> its samples.csv with the composites."""
     found = {}
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         table = pd.read_csv(run.folder / "samples.csv")
         table["relevance"] = table[PARTS].mean(axis=1)
         table["overall"] = (table["relevance"] + table[["umls_f1", "alignscore"]].mean(axis=1)) / 2
@@ -129,7 +130,7 @@ def test_seeds_of_a_row_are_averaged_sample_by_sample(tmp_path):
     results = made_up(tmp_path, runs=4, samples=30, seeds=2)
     rebuild(results, 100, 500)
     table = pd.read_csv(results / "significance.csv")
-    runs = columns.find_runs(results)
+    runs = find_runs(results)
     rows = {model: [] for model in {run.row["model"] for run in runs}}
     for run in runs:
         rows[run.row["model"]].append(pd.read_csv(run.folder / "samples.csv")["rouge"])
@@ -194,7 +195,7 @@ def test_subgroups_by_hand():
 
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         rows = [{key: value for key, value in row.items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
         Journal(run.folder / "captions.jsonl").append(rows)
@@ -203,7 +204,7 @@ def test_journals_without_concepts_leave_that_division_out(tmp_path):
 
 
 def test_runs_write_their_concepts_down(sweep):
-    for run in columns.find_runs(sweep)[:3]:
+    for run in find_runs(sweep)[:3]:
         assert all(row["concepts"] and all(c.startswith("C") for c in row["concepts"]) for row in run.rows)
 
 
@@ -280,7 +281,7 @@ def test_damaged_scores_are_named(results, tmp_path, capsys):
 
 
 def test_rows_of_the_same_name_and_options_are_told_apart(results):
-    run = columns.find_runs(results)[0]
+    run = find_runs(results)[0]
     found = labels({"abcdef123": run, "fedcba321": run})
     assert [label["strategy"] for label in found.values()] == ["targeted[abcdef]", "targeted[fedcba]"]
 

@@ -11,10 +11,11 @@ from scipy.stats import permutation_test
 from test_comparisons import PARTS, contents, made_up
 
 from harness.cli import main
-from harness.commands.leaderboard import rebuild
 from harness.store import file_digest, read_json, write_json
+from harness.store.runs import find_runs
 from harness.tables import columns
 from harness.tables.columns import CONTROL_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.rebuild import rebuild
 from harness.tables.stats import bootstrap, holm
 
 RANKED = 4
@@ -52,7 +53,7 @@ def results(tmp_path_factory) -> Path:
 def alone(results, tmp_path_factory) -> Path:
     """The same captioners without a control."""
     folder = tmp_path_factory.mktemp("alone")
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         if not run.control:
             shutil.copytree(run.folder, folder / "runs" / run.folder.name)
     rebuild(folder, TRIALS, PERMUTATIONS)
@@ -63,7 +64,7 @@ def alone(results, tmp_path_factory) -> Path:
 def samples(results) -> dict[tuple[str, str], pd.DataFrame]:
     """(model, control) -> per-sample scores with the composites."""
     found = {}
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         table = pd.read_csv(run.folder / "samples.csv")
         table["relevance"] = table[PARTS].mean(axis=1)
         table["factuality"] = table[["umls_f1", "alignscore"]].mean(axis=1)
@@ -156,7 +157,7 @@ def test_p_values_are_corrected_over_the_rows_of_a_metric_and_a_control(results)
 def test_a_control_with_fewer_samples_costs_no_captioner_a_sample(results, alone, tmp_path, samples):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
-    victim = next(run for run in columns.find_runs(copy) if run.control == "nearest")
+    victim = next(run for run in find_runs(copy) if run.control == "nearest")
     scores = next((victim.folder / "scores").glob("rouge-*.csv"))
     known, lines = file_digest(scores), scores.read_text().splitlines()
     for place in (3, 4):  # the metric failed on two samples
@@ -185,7 +186,7 @@ def test_a_control_with_fewer_samples_costs_no_captioner_a_sample(results, alone
 def test_of_two_controls_of_a_kind_the_stronger_one_counts_and_both_are_told_apart(results, tmp_path, samples):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
-    victim = next(run for run in columns.find_runs(copy) if run.control == "template")
+    victim = next(run for run in find_runs(copy) if run.control == "template")
     manifest = read_json(victim.folder / "manifest.json")
     manifest["row"] |= {"model": "nearest", "control": "nearest"}
     manifest["config"]["control"] = {"name": "nearest", "hub": "another"}
@@ -206,7 +207,7 @@ def test_of_two_controls_of_a_kind_the_stronger_one_counts_and_both_are_told_apa
 def test_an_incomplete_control_is_listed_and_compared_with_nothing(results, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
-    victim = next(run for run in columns.find_runs(copy) if run.control == "constant")
+    victim = next(run for run in find_runs(copy) if run.control == "constant")
     write_json(victim.folder / "manifest.json", {**victim.manifest, "status": "partial"})
     rebuild(copy, TRIALS, PERMUTATIONS)
     board = pd.read_csv(copy / "leaderboard.csv")
@@ -218,7 +219,7 @@ def test_an_incomplete_control_is_listed_and_compared_with_nothing(results, tmp_
 
 def test_controls_alone_make_a_table_without_ranks(results, tmp_path):
     copy = tmp_path / "copy"
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         if run.control:
             shutil.copytree(run.folder, copy / "runs" / run.folder.name)
     rebuild(copy, TRIALS, PERMUTATIONS)

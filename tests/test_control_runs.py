@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.contracts import RequestError
 from harness.imaging.files import FileImage
 from harness.store import Journal, read_manifest
-from harness.tables import columns
+from harness.store.runs import Run, find_runs
 
 CONTROLS = "constant,template,nearest"
 
@@ -28,10 +28,8 @@ def results(tmp_path_factory) -> Path:
     return folder
 
 
-def run_of(results: Path, **row: str) -> columns.Run:
-    (found,) = [
-        run for run in columns.find_runs(results) if all(run.row.get(key) == value for key, value in row.items())
-    ]
+def run_of(results: Path, **row: str) -> Run:
+    (found,) = [run for run in find_runs(results) if all(run.row.get(key) == value for key, value in row.items())]
     return found
 
 
@@ -58,7 +56,7 @@ def test_the_fit_is_shared_with_the_seeing_run_and_the_captions_are_not(results)
     assert blank.manifest["seeing"] == seeing.manifest["variant"] != blank.manifest["variant"]
     assert seeing.manifest["identity"] | {"blank": True} == blank.manifest["identity"]
     assert blank.row["class"] == "control"
-    for run in columns.find_runs(results):
+    for run in find_runs(results):
         if run.control == "blank":
             assert run.row["n_distinct"] == 1, "the same question of the same grey"
 
@@ -198,7 +196,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_is_tried_again(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(FileImage, "load", load)
         assert main(arguments) == 1
-    (run,) = columns.find_runs(tmp_path / "results")
+    (run,) = find_runs(tmp_path / "results")
     assert run.status == "partial"
     failed = run.rows[1]
     assert (failed["status"], failed["caption"]) == ("failed", None)

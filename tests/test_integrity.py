@@ -12,7 +12,7 @@ from conftest import SMALL, only
 from harness.cli import main
 from harness.commands.reproduce import surroundings
 from harness.store import Journal, file_digest, locked, read_json, read_manifest, write_json
-from harness.tables.columns import find_run
+from harness.store.runs import find_run
 
 
 def forge(run: Path) -> None:

@@ -6,7 +6,7 @@ from harness.cells.leaks import refuse_leaks
 from harness.cli import main
 from harness.contracts import Query, RequestError, Sample
 from harness.prompts.modality import ModalityFirst
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 QUESTION = "Describe this medical image."
 CAPTIONS = [

@@ -8,11 +8,11 @@ import pytest
 import torch
 from cell_driver import limit_rows, parts
 
+from harness.batches.limit import DoesNotFit, Limit
 from harness.cells import cell
 from harness.contracts import Decoding, Query, RequestError
 from harness.inference.generate import generate
 from harness.machine import memory
-from harness.machine.memory import DoesNotFit, Limit
 from harness.store import Damaged, Journal
 from harness.training.fit import fit
 

@@ -14,7 +14,7 @@ from harness.cli import main
 from harness.commands.paper import COLUMNS, beside, incomparable
 from harness.published import printed
 from harness.store import read_json, write_json
-from harness.tables import columns
+from harness.store.runs import find_runs
 
 AVERAGES = config.choice("protocol", "paper")["averages"]
 QUICK = ["parameters=false", "trials=50"]
@@ -84,7 +84,7 @@ def board_of(folder: Path, protocol: str, weights: str, dataset: str) -> Path:
     """Made-up runs of two published captioners, one also with a modality label, scored by a protocol of that name."""
     made_up(folder, runs=3)
     names = [("smolvlm", "none"), ("moondream2", "none"), ("smolvlm", "oracle")]
-    for (model, modality), run in zip(names, columns.find_runs(folder), strict=True):
+    for (model, modality), run in zip(names, find_runs(folder), strict=True):
         manifest = read_json(run.folder / "manifest.json")
         manifest["row"] |= {"model": model, "modality": modality, "weights": weights, "dataset": dataset}
         write_json(run.folder / "manifest.json", manifest)
@@ -113,7 +113,7 @@ def test_our_rows_stand_beside_the_published_ones(real, capsys):
     assert set(ours["model"]) == {"smolvlm", "moondream2"}
     assert set(ours["configuration"]) == {"targeted/plain/none"}, "a label in the prompt is another question"
     published = printed.printed("leaderboard").set_index("model")
-    for run in columns.find_runs(real):
+    for run in find_runs(real):
         if run.row["modality"] == "none":
             mean = run.values(run.protocols["paper"]["columns"]["rouge"]).mean()
             row = ours[(ours["model"] == run.row["model"]) & (ours["metric"] == "rouge")].iloc[0]
@@ -175,7 +175,7 @@ def test_our_effects_of_the_modality_stand_beside_the_published_ones(tmp_path, c
 def test_controls_and_unscored_columns_are_no_published_row(real):
     from harness.tables.boards import build, grouped
 
-    ((group, runs),) = grouped(columns.find_runs(real)).items()
+    ((group, runs),) = grouped(find_runs(real)).items()
     board = build(group, runs, 20)[0]
     board.table.loc[board.table["model"] == "smolvlm", "bleurt"] = None
     board.table.loc[board.table["model"] == "moondream2", "control"] = "blank"

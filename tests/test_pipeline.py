@@ -12,8 +12,9 @@ from harness import config
 from harness.choices import groups
 from harness.cli import main
 from harness.store import Journal, file_digest
-from harness.tables import columns
+from harness.store.runs import find_runs
 from harness.tables.columns import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
+from harness.tables.values import add_averages, protocol_values
 
 
 def files(results: Path) -> dict[str, str]:
@@ -54,10 +55,10 @@ def test_the_tables_have_the_promised_columns(sweep):
 
 
 def test_composites_are_means_of_unrounded_means(sweep):
-    for run in columns.find_runs(sweep):
+    for run in find_runs(sweep):
         record = run.protocols["embedded"]
-        values = columns.protocol_values(run, record)
-        full = columns.add_averages(values, record["protocol"]["averages"])
+        values = protocol_values(run, record)
+        full = add_averages(values, record["protocol"]["averages"])
         means = values.mean()
         relevance = (means["similarity"] + means["bertscore"] + means["rouge"] + means["bleurt"]) / 4
         assert full["relevance"].mean() == pytest.approx(relevance)
@@ -243,7 +244,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
         patch.setattr(FileImage, "load", load)
         arguments = ["dataset=table", f"dataset.path={tmp_path / 'table.csv'}", "lora=none", f"results={results}"]
         assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
-    run = columns.find_runs(results)[0]
+    run = find_runs(results)[0]
     assert run.status == "partial"
     assert [row["status"] for row in run.rows].count("failed") == 1
     failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row["status"] == "failed")
@@ -254,7 +255,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     assert list(board["n"]) == [5]
 
     assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 0  # the picture is back
-    run = columns.find_runs(results)[0]
+    run = find_runs(results)[0]
     assert run.status == "ok"
     assert [row["id"] for row in run.rows] == [f"{index}.png" for index in range(6)]
     assert len(Journal(run.folder / "captions.jsonl").rows()) == 7
@@ -322,7 +323,7 @@ def test_a_failed_cell_does_not_keep_its_model_in_memory(tmp_path, monkeypatch):
 
 def test_captions_that_repeat_are_counted(sweep):
     runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
-    for run in columns.find_runs(sweep):
+    for run in find_runs(sweep):
         assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
 
 

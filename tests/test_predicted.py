@@ -17,7 +17,7 @@ from harness.cli import main
 from harness.contracts import Checkpointed, ImageError, RequestError, Sample
 from harness.datasets.phantom import Phantom
 from harness.modality.predicted import EMBEDDED, Predicted
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 # Pictures that neither the classifier nor its test split has: another seed of the same dataset.
 SAMPLES = Phantom("phantom", 1, 1, 200, 128, 4711, "radiology", None).load("test").samples

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from metric_data import protocols
 
-from harness.tables.columns import add_averages
+from harness.tables.values import add_averages
 
 PUBLISHED = Path(__file__).parents[1] / "harness" / "published"
 NAMED = {protocol.name: protocol for protocol in protocols()}

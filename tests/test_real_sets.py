@@ -32,7 +32,7 @@ from harness.datasets.rocov2 import RocoV2
 from harness.imaging.modalities import modality_of_concepts
 from harness.imaging.zipped import ZipImage
 from harness.store import files_cache
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 USUAL = {"ids": None, "limit": None, "stratify": "modality", "seed": 0, "clean": "strip", "check": "listed"}
 USUAL |= {"cache": None, "recheck": False}

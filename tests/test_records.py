@@ -10,14 +10,14 @@ from conftest import only
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.choices import pick
 from harness.cli import main
 from harness.commands.diff import changes, compare
 from harness.commands.ls import disk
 from harness.contracts import RequestError
-from harness.lookup import pick
 from harness.store import locked, read_manifest, write_json
-from harness.store.inventory import age, disk_use, find_record, inventory, patterns
-from harness.tables.columns import find_run, find_runs
+from harness.store.inventory import age, disk_use, inventory, patterns
+from harness.store.runs import find_record, find_run, find_runs
 
 # ---------------------------------------------------------------- names
 

@@ -19,7 +19,7 @@ from harness.page.grid import duration, number, p_value, short, size
 from harness.page.render import embedded
 from harness.page.thumbnails import SIDE, pictures
 from harness.store import read_json, write_json
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 
 class Page(HTMLParser):
@@ -167,9 +167,9 @@ def test_labels_and_controls_are_shown_where_there_are_any(embedded_results, tmp
 
 
 def test_controls_are_apart_and_never_ranked(tmp_path):
-    from harness.commands.leaderboard import rebuild
     from harness.page.standing import leaderboard
     from harness.page.study import Study, read_tables
+    from harness.tables.rebuild import rebuild
 
     results = made_up(tmp_path)
     board = rebuild(results, 50, 50)[0]

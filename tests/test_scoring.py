@@ -5,7 +5,7 @@ import pytest
 
 from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
 from harness.scoring.score import Column, Plan, Scorable, score
-from harness.tables.columns import Run
+from harness.store.runs import Run
 from harness.tables.scores import scores_table
 
 PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.contracts import RequestError
-from harness.tables import columns, stats
+from harness.tables import stats
+from harness.tables.values import add_averages
 
 
 def sample(n: int, k: int = 1, seed: int = 0) -> np.ndarray:
@@ -142,11 +143,11 @@ COMPOSITES = {
 def test_averages_commute_with_resampling_and_are_blank_with_a_blank_part():
     values = pd.DataFrame(sample(30, 3), columns=list("abc"))
     wanted = {"relevance": ["a", "b"], "overall": ["relevance", "c"]}
-    per_image = columns.add_averages(values, wanted)["overall"].to_numpy()
+    per_image = add_averages(values, wanted)["overall"].to_numpy()
     resampled = pd.DataFrame(stats.bootstrap(values.to_numpy(), 50, 3), columns=list("abc"))
-    expected = columns.add_averages(resampled, wanted)["overall"]
+    expected = add_averages(resampled, wanted)["overall"]
     np.testing.assert_allclose(stats.bootstrap(per_image[:, None], 50, 3)[:, 0], expected)
-    assert columns.add_averages(values.assign(b=np.nan), wanted)[["relevance", "overall"]].isna().all().all()
+    assert add_averages(values.assign(b=np.nan), wanted)[["relevance", "overall"]].isna().all().all()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_official_board_averages(row):
         "alignscore",
     ]
     printed = pd.DataFrame([list(map(float, row.split(",")))], columns=names)
-    ours = columns.add_averages(printed.drop(columns=list(COMPOSITES)), COMPOSITES)
+    ours = add_averages(printed.drop(columns=list(COMPOSITES)), COMPOSITES)
     for name in COMPOSITES:
         assert ours[name].item() == pytest.approx(printed[name].item(), abs=1e-4)
 

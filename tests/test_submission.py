@@ -12,7 +12,7 @@ from PIL import Image
 from harness.cli import main
 from harness.scoring.imageclef import check, compose, one_line
 from harness.store import Journal, write_json
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 FORMS = ["imageclef2026", "imageclef2025", "imageclef2023"]
 IDS = ["a_1", "a_2", "a_3"]

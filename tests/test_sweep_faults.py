@@ -17,7 +17,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.store import Journal
-from harness.tables.columns import find_runs
+from harness.store.runs import find_runs
 
 pytestmark = pytest.mark.long
 

@@ -20,7 +20,7 @@ from harness import config
 from harness.benchmarks._peak import matmul_rate
 from harness.contracts import Query
 from harness.machine import provenance
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 QUESTION = "Describe this medical image."
 WORDS = (6, 8, 10, 12, 13, 15, 16, 18, 20, 22, 25, 28, 32, 38, 47, 60)

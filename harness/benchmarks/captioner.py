@@ -20,10 +20,10 @@ from typing import Any
 from harness import config
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
-from harness.commands.score import pick_device
 from harness.contracts import Captioner, Plan, Query, Strategy, TowerCached
 from harness.inference.generate import generate
 from harness.machine import provenance
+from harness.machine.devices import pick_device
 from harness.store import Journal
 from harness.training.fit import Fitted, examples, fit
 

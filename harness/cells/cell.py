@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import LIBRARIES, Features, allowed
+from harness.batches.limit import Limit
 from harness.cells.blank_pictures import blanked
 from harness.cells.identity import Known, Parts, identify, queries_of, titles
 from harness.cells.leaks import refuse_leaks
@@ -26,7 +27,6 @@ from harness.inference.controls import say
 from harness.inference.generate import generate
 from harness.machine import memory, provenance, ranks
 from harness.machine.bfloat16 import bearable_model
-from harness.machine.memory import Limit
 from harness.store import (
     SCHEMA,
     SHORT,

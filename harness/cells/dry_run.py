@@ -17,7 +17,7 @@ from harness.cells.worker import Once, parts
 from harness.contracts import Refused, RequestError
 from harness.machine.terminal import bar, console
 from harness.store import Journal, read_manifest
-from harness.tables.columns import Run, find_runs
+from harness.store.runs import Run, find_runs
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5}
 TRAINED = 12  # bytes per trained parameter: gradient and the two moments of Adam in float32

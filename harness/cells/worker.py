@@ -22,9 +22,9 @@ from harness import config
 from harness.batches.features import Mode
 from harness.cells import cell
 from harness.cells.identity import Parts
-from harness.commands.score import pick_device
 from harness.contracts import Refused, RequestError, Split
 from harness.machine import provenance, ranks
+from harness.machine.devices import pick_device
 from harness.machine.terminal import errors
 from harness.store import SHORT, digest, read_json, write_json
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.contracts import RequestError
@@ -52,9 +51,3 @@ def parse(
 def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split what stands on its own, such as the name of a run, from KEY=VALUE."""
     return [text for text in overrides if "=" not in text], [text for text in overrides if "=" in text]
-
-
-def meant(name: str, known: Iterable[str]) -> str:
-    """The end of an error's sentence: the known name that comes closest, nothing where none does."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""

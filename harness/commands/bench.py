@@ -21,7 +21,7 @@ from harness.commands._options import parse
 from harness.contracts import RequestError
 from harness.machine import provenance
 from harness.machine.terminal import console, errors
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 RATES = (
     *("fit_samples_per_s", "fit_first_samples_per_s", "fit_cached_samples_per_s"),

@@ -13,12 +13,16 @@ from rich import box
 from rich.table import Table
 
 from harness import config
-from harness.commands._options import meant, parse
+from harness.choices import meant
+from harness.commands._options import parse
 from harness.contracts import RequestError
 from harness.machine.terminal import console
 from harness.store import difference, file_to_write
+from harness.store.runs import Run, find_run
 from harness.tables import stats
-from harness.tables.columns import SEED, Run, add_averages, find_run, protocol_values, write_csv
+from harness.tables.columns import SEED
+from harness.tables.csv_files import write_csv
+from harness.tables.values import add_averages, protocol_values
 
 NAMED = 5  # ids in a message
 SAME = ("dataset", "split", "n_requested")  # what a difference of the samples is shown by

@@ -15,8 +15,8 @@ from harness.contracts import RequestError
 from harness.machine.terminal import console, errors
 from harness.store import difference, read_manifest
 from harness.store.integrity import changed
-from harness.store.inventory import find_record, patterns, plain
-from harness.tables.columns import Run
+from harness.store.inventory import patterns, plain
+from harness.store.runs import Run, find_record
 from harness.tables.scores import scores_table
 
 

@@ -20,14 +20,14 @@ from rich.table import Table
 from harness import config
 from harness.cells.worker import Settings as RunSettings
 from harness.commands._options import parse
-from harness.commands.score import pick_device
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
 from harness.inference import vllm
 from harness.inference.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
 from harness.machine import memory, provenance
 from harness.machine.bfloat16 import SLOW, slowdown
+from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 COLUMNS = ("model", "weights", "strategy", "check", "verdict", "difference", "first")
 OPTIONAL = ("torchvision", "flash_attn", "nibabel", "vllm", "submitit")

@@ -19,7 +19,7 @@ from harness.contracts import RequestError
 from harness.machine.terminal import console
 from harness.store import make_folder
 from harness.store.inventory import Item, age, disk_use, inventory, plain
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 COLUMNS = (
     "kind", "folder", "id", "fit_id", "status", "orphaned", "seed", "users", "finished_at", "bytes", "checkpoint_bytes",

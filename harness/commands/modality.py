@@ -12,7 +12,6 @@ import numpy as np
 
 from harness import config
 from harness.commands._options import parse
-from harness.commands.score import pick_device
 from harness.contracts import (
     UNKNOWN,
     Dataset,
@@ -22,10 +21,11 @@ from harness.contracts import (
     Split,
 )
 from harness.machine import provenance
+from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console
 from harness.store import SCHEMA, difference, file_digest, make_folder, read_json, read_manifest, write_json
 from harness.tables import calibration
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 CHECKPOINT = ("config.json", "model.safetensors", "preprocessor_config.json")
 TABLES = ("metrics.json", "confusion.csv", "calibration.csv")

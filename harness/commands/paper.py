@@ -17,8 +17,10 @@ from harness.machine.terminal import console
 from harness.published import printed, terminal
 from harness.store import file_to_write
 from harness.store.integrity import trusted
+from harness.store.runs import find_runs
 from harness.tables.boards import Board, Group, build, grouped
-from harness.tables.columns import AVERAGES, METRIC_COLUMNS, ROW_COLUMNS, find_runs, write_csv
+from harness.tables.columns import AVERAGES, METRIC_COLUMNS, ROW_COLUMNS
+from harness.tables.csv_files import write_csv
 from harness.tables.labels import row_name
 
 COLUMNS = ("table", "model", "configuration", "metric", "published", "recomputed", "ours", "difference", "note")

@@ -17,7 +17,7 @@ from harness.choices import groups
 from harness.commands._options import parse
 from harness.contracts import REGIONS, Captioner, Plan, Refused
 from harness.machine.terminal import WIDE, bar, console
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 COLUMNS = (
     "model", "class", "strategy", "params_total", "params_trained", "params_trained_pct", *REGIONS, "modules_adapted",

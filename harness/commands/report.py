@@ -11,7 +11,6 @@ from rich.filesize import decimal
 
 from harness import config
 from harness.commands._options import parse
-from harness.commands.leaderboard import rebuild, select
 from harness.contracts import RequestError, Split
 from harness.machine.terminal import console
 from harness.page.contents import parts, significance
@@ -21,6 +20,7 @@ from harness.page.study import Study, read_tables
 from harness.page.thumbnails import pictures
 from harness.store import file_to_write, write_text
 from harness.tables.boards import Board
+from harness.tables.rebuild import rebuild, select
 
 BOARD = ("dataset", "split", "weights", "protocol")
 

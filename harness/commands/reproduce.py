@@ -13,15 +13,15 @@ from harness import config
 from harness.cells import cell
 from harness.cells.worker import parts as built
 from harness.commands._options import parse, words
-from harness.commands.score import columns, scorable
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
 from harness.machine.terminal import console, errors
+from harness.scoring.protocol import columns, scorable
 from harness.scoring.score import Plan, score
 from harness.store import difference, make_folder, read_manifest
 from harness.store.integrity import changed
-from harness.store.inventory import find_record
-from harness.tables.columns import Run, protocol_values
+from harness.store.runs import Run, find_record
+from harness.tables.values import protocol_values
 
 SHOWN = 5  # differing captions
 

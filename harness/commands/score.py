@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness import config
 from harness.commands._options import parse
-from harness.commands.leaderboard import finish
-from harness.contracts import UNKNOWN, Metric, RequestError, ScoreProtocol, Split
-from harness.machine import ranks
+from harness.contracts import RequestError
+from harness.machine.devices import pick_device
 from harness.machine.terminal import console, errors
-from harness.scoring.caption_files import read_captions
-from harness.scoring.score import Column, Images, Plan, Scorable, Scoring, score
+from harness.scoring.caption_files import Submission, paired_rows
+from harness.scoring.protocol import plan, scorable
+from harness.scoring.score import Plan, Scorable, Scoring, score
 from harness.store import SHORT, digest, make_folder, write_json, write_text
-from harness.tables.columns import Run, find_runs, write_csv
+from harness.store.runs import find_runs
+from harness.tables.csv_files import write_csv
+from harness.tables.rebuild import finish
 from harness.tables.samples import samples_csv
 from harness.tables.scores import scores_table
 
@@ -40,17 +41,6 @@ class Settings:
     metrics: list[str]
 
 
-@dataclass(frozen=True)
-class Submission(Run):
-    """Two caption files in the place of a run."""
-
-    given: tuple[Mapping[str, Any], ...] = ()
-
-    def read(self) -> list[dict[str, Any]]:
-        """The rows made from the files."""
-        return [dict(row) for row in self.given]
-
-
 def main(argv: Sequence[str]) -> int:
     """Score runs or files by one or several protocols and write the tables."""
     arguments = parse("score", argv)
@@ -68,67 +58,6 @@ def main(argv: Sequence[str]) -> int:
     return 1 if ended.failed else 0
 
 
-def plan(cell: config.Cell, config_dir: str | None) -> Plan:
-    """A cell's protocol with its metrics and the further ones that were asked for."""
-    protocol: ScoreProtocol = config.build(cell, "protocol")
-    return Plan(protocol, columns(protocol, cell.config["metrics"], config_dir))
-
-
-def scorable(run: Run, load: Callable[[Mapping[str, Any], str], Split] | None = None) -> Scorable:
-    """A run with its captions; where a metric looks at pictures, they come from the dataset of the manifest.
-
-    load: (dataset node, split) -> the split, for datasets that are in memory already.
-    """
-    return Scorable(run.folder, run.rows, cache(partial(_images, run, load or _load)))
-
-
-def _images(run: Run, load: Callable[[Mapping[str, Any], str], Split]) -> Images:
-    split = load(run.manifest["config"]["dataset"], run.row["split"])
-    return {sample.id: sample.images[0] for sample in split.samples}
-
-
-def _load(node: Mapping[str, Any], split: str) -> Split:
-    found: Split = config.build_node(node, "dataset").load(split)
-    return found
-
-
-def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | None) -> list[Column]:
-    """The protocol's columns, then further metrics by name (their last value is the headline)."""
-    found = []
-    for name, spec in protocol.columns.items():
-        metric = _metric(str(spec["metric"]), spec.get("options") or {}, config_dir)
-        if spec["value"] not in metric.values:
-            raise RequestError(
-                f"protocol.columns.{name}.value={spec['value']}: {metric.name} has {', '.join(metric.values)}"
-            )
-        found.append(Column(name, metric, str(spec["value"])))
-    for name in extra:
-        metric = _metric(name, {}, config_dir)
-        found.append(Column(name, metric, metric.values[-1]))
-    return found
-
-
-def pick_device(device: str, threads: int | None) -> str:
-    """Resolve device=auto and set torch's CPU threads. Raises RequestError on a device that is not there."""
-    import torch
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if device == "auto":
-        return ranks.place("cuda" if torch.cuda.is_available() else "cpu")
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise RequestError(f"device={device}: expected auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise RequestError(f"device={device}: torch sees no CUDA device; use device=cpu")
-    return ranks.place(device)
-
-
-def _metric(name: str, options: Mapping[str, Any], config_dir: str | None) -> Metric:
-    metric: Metric = config.build_node(config.choice("metric", name, config_dir) | dict(options), f"metric.{name}")
-    return metric
-
-
 def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], device: str) -> int:
     if not (settings.captions and settings.references):
         raise RequestError("captions=FILE and references=FILE belong together; one of them is missing")
@@ -137,7 +66,7 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
         raise RequestError(
             f"results={results}: holds runs, whose tables would be overwritten; use another results=FOLDER"
         )
-    rows = _rows(settings.captions, settings.references)
+    rows = paired_rows(settings.captions, settings.references)
     name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
     pictures = config.build(cell, "pictures").load() if settings.images else None
     seen = None if pictures is None else lambda: pictures
@@ -176,23 +105,3 @@ def _report(one: Plan, table: pd.DataFrame, ended: Scoring, results: Path) -> No
         path = results / f"scores-{one.protocol.name}.json"
         write_json(path, values)
         console.print(f"official form: {path}", markup=False)
-
-
-def _rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:
-    """One row per reference; a reference without caption is a failed row, a caption without reference an error."""
-    captions = read_captions(Path(captions_file), "captions")
-    references = read_captions(Path(references_file), "references")
-    unknown = [name for name in captions if name not in references]
-    if unknown:
-        raise RequestError(
-            f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; "
-            "both files must be of one split"
-        )
-    rows = []
-    for name, reference in references.items():
-        row: dict[str, Any] = {"id": name, "modality": UNKNOWN, "reference": reference}
-        if name in captions:
-            rows.append(row | {"status": "ok", "caption": captions[name]})
-        else:
-            rows.append(row | {"status": "failed", "caption": None, "error": "no caption in the file"})
-    return rows

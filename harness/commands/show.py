@@ -17,8 +17,8 @@ from harness.contracts import CapBenchError, RequestError
 from harness.machine.terminal import console
 from harness.store import SHORT, Damaged, digest
 from harness.store.integrity import changed, unreadable
-from harness.store.inventory import disk_use, find_record, patterns, plain
-from harness.tables.columns import Run, find_runs
+from harness.store.inventory import disk_use, patterns, plain
+from harness.store.runs import Run, find_record, find_runs
 from harness.tables.scores import scores_table
 
 WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "control", "seed", "dataset", "split")

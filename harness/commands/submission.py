@@ -15,7 +15,7 @@ from harness.machine.terminal import console, errors
 from harness.scoring.caption_files import read_captions
 from harness.scoring.imageclef import Checked, Format, check, compose, one_line
 from harness.store import file_to_write, read_manifest, write_text
-from harness.tables.columns import Run, find_runs
+from harness.store.runs import Run, find_runs
 
 SHOWN = 20  # violations
 NAMED = 10  # ids

@@ -13,13 +13,12 @@ from rich.table import Table
 
 from harness import config
 from harness.commands._options import parse, words
-from harness.commands.leaderboard import rebuild
 from harness.contracts import RequestError
 from harness.machine.terminal import bar, console
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
-from harness.store.inventory import find_fits, find_record, short_id
-from harness.tables.columns import Run, find_runs
+from harness.store.runs import Run, find_fits, find_record, find_runs, short_id
+from harness.tables.rebuild import rebuild
 
 TABLES = ("*.csv", "*.md", "*.tex")
 

@@ -24,7 +24,7 @@ from harness.curation.summary import show
 from harness.machine import pool
 from harness.machine.terminal import bar, console
 from harness.store import make_folder, write_text
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 
 CHUNK = 64  # pictures that a worker takes, and writes down, at a time
 USUAL_MODES = ("RGB", "L")

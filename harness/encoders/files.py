@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.content import content_hash
+from harness.store.file_hashes import content_hash
 
 
 def hash_files(root: Path, files: Iterable[Path]) -> str:

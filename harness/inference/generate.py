@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.batches.features import Features
 from harness.batches.lengths import longest_first
+from harness.batches.limit import Limit
 from harness.batches.prefetch import Ahead
 from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query, Speak
 from harness.machine import memory, ranks
@@ -23,7 +24,7 @@ def generate(
     queries: Sequence[Query],
     decoding: Decoding,
     journal: Journal,
-    limit: memory.Limit | None = None,
+    limit: Limit | None = None,
     features: Features | None = None,
     speak: Speak | None = None,
 ) -> None:
@@ -39,7 +40,7 @@ def generate(
     speak: the engine that makes the captions, the captioner itself where none is given.
     """
     done = ranks.once(lambda: {row["id"] for row in journal.rows() if row["status"] == "ok"})
-    limit = limit or memory.Limit()
+    limit = limit or Limit()
     todo = [query for query in queries if query.sample.id not in done]
     todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
@@ -69,7 +70,7 @@ def _reordered(queries: Sequence[Query], ids: Sequence[str]) -> list[Query]:
     return [by_id[id_] for id_ in ids]
 
 
-def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: memory.Limit) -> int:
+def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:
     """The size of the next batches, the same on every process: smaller when some did not fit."""
     if not failed:
         return size

@@ -23,7 +23,8 @@ from harness.page.grid import (
     with_interval,
 )
 from harness.page.study import Study, mean_of
-from harness.tables.columns import AVERAGES, Run
+from harness.store.runs import Run
+from harness.tables.columns import AVERAGES
 
 SHOWN = 50  # failed samples that are named
 COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from harness.page.study import Study, given
-from harness.tables.columns import Array, add_averages, protocol_values
+from harness.store.scores import Array
+from harness.tables.values import add_averages, protocol_values
 
 MOST = 40  # rows in the gallery
 KINDS = ("best", "worst", "disagreed", "spread")

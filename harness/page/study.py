@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.store.runs import Run
+from harness.store.scores import Array
 from harness.tables.boards import Board, Group
-from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, METRIC_COLUMNS, ROW_COLUMNS, Array, Run
+from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, METRIC_COLUMNS, ROW_COLUMNS
 from harness.tables.labels import labels, row_name
 
 BESIDE = ("significance", "agreement", "subgroups", "ablation", "controls")

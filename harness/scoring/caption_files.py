@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from harness.contracts import RequestError
+from harness.contracts import UNKNOWN, RequestError
+from harness.store.runs import Run
+
+if TYPE_CHECKING:
+    pass
 
 EXPECTED = 'expected an id column (its name ends in "id") and a column "caption"'
 
@@ -68,3 +74,34 @@ def _columns(header: Sequence[str], where: str) -> tuple[int, int]:
     if not names or "caption" not in header:
         raise RequestError(f"{where}: {EXPECTED}, got {', '.join(header) or 'nothing'}")
     return names[0], header.index("caption")
+
+
+@dataclass(frozen=True)
+class Submission(Run):
+    """Two caption files in the place of a run."""
+
+    given: tuple[Mapping[str, Any], ...] = ()
+
+    def read(self) -> list[dict[str, Any]]:
+        """The rows made from the files."""
+        return [dict(row) for row in self.given]
+
+
+def paired_rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:
+    """One row per reference; a reference without caption is a failed row, a caption without reference an error."""
+    captions = read_captions(Path(captions_file), "captions")
+    references = read_captions(Path(references_file), "references")
+    unknown = [name for name in captions if name not in references]
+    if unknown:
+        raise RequestError(
+            f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; "
+            "both files must be of one split"
+        )
+    rows = []
+    for name, reference in references.items():
+        row: dict[str, Any] = {"id": name, "modality": UNKNOWN, "reference": reference}
+        if name in captions:
+            rows.append(row | {"status": "ok", "caption": captions[name]})
+        else:
+            rows.append(row | {"status": "failed", "caption": None, "error": "no caption in the file"})
+    return rows

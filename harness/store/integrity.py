@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from harness.machine.terminal import errors
 from harness.scoring.score import Scorable
 from harness.store import SHORT, Damaged, digest, file_digest
-from harness.tables.columns import Run
+from harness.store.runs import Run
 
 REPAIR = {
     "captions.jsonl": "put the file back, or delete the folder and run again",

@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from harness.lookup import pick
 from harness.store import Damaged, busy, find_folders, read_manifest
-from harness.tables.columns import Run, find_runs
+from harness.store.runs import short_id
 
 
 @dataclass(frozen=True)
@@ -43,42 +42,6 @@ class Item:
     def orphaned(self) -> bool:
         """Whether this is a finished fit that no run uses."""
         return self.kind == "fit" and self.status == "ok" and not self.users
-
-
-def find_record(results: Path, text: str) -> Run:
-    """A run or fit by id, folder name, unambiguous prefix (a run wins) or path. Raises RequestError, Damaged."""
-    if "/" in text and (manifest := read_manifest(Path(text))):
-        return Run(Path(text), manifest)
-    runs, fits = find_runs(results), find_fits(results)
-    names = [[(name, r) for r in some for name in _names(r)] for some in (runs, fits)]
-    used = [(str(run.row.get("fit_id")), run) for run in runs]  # a zero-shot fit has no folder of its own
-    return pick(text, [*names, used], _label)
-
-
-def _names(record: Run) -> tuple[str, ...]:
-    return record.folder.name, short_id(record.folder), _label(record)
-
-
-def _label(record: Run) -> str:
-    return f"{record.folder.parent.name}/{record.folder.name}"
-
-
-def find_fits(results: Path) -> list[Run]:
-    """All fits with a manifest, by folder name. A damaged manifest becomes a failed fit with the reason."""
-    fits = []
-    for folder in find_folders(results / "fits"):
-        try:
-            manifest = read_manifest(folder)
-        except Damaged as error:
-            manifest = {"status": "failed", "row": {"error": str(error)}}
-        if manifest is not None:
-            fits.append(Run(folder, manifest))
-    return fits
-
-
-def short_id(folder: Path) -> str:
-    """The hash at the end of a folder's name."""
-    return folder.name.rpartition("-")[2]
 
 
 def inventory(results: Path) -> list[Item]:

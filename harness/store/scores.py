@@ -78,3 +78,6 @@ def _cells(text: str) -> list[str]:
 
 def _numbers(cells: Sequence[str]) -> NDArray[np.float64]:
     return np.array([float(cell) if cell else np.nan for cell in cells])
+
+
+Array = NDArray[np.float64]

@@ -10,22 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.store.runs import Run
+from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.columns import (
-    AVERAGES,
-    BOARD_COLUMNS,
-    LEADERBOARD_COLUMNS,
-    ROW_COLUMNS,
-    SEED,
-    Array,
-    Run,
-    add_averages,
-    missing_reasons,
-    mixture,
-    protocol_values,
-    stacked_averages,
-)
+from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.labels import labels, row_name
+from harness.tables.values import add_averages, missing_reasons, mixture, protocol_values, stacked_averages
 
 
 @dataclass(frozen=True)

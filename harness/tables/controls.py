@@ -14,10 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.store.runs import Run
+from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.boards import Board, Group, Ranked, by_variant, row_of, seed_mean, unranked_row
-from harness.tables.columns import AVERAGES, CONTROL_COLUMNS, ROW_COLUMNS, SEED, Array, Run, add_averages, mixture
+from harness.tables.columns import AVERAGES, CONTROL_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.labels import labels, row_name
+from harness.tables.values import add_averages, mixture
 
 BLANK = "blank"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.tables.columns import ROW_COLUMNS, Run
+from harness.store.runs import Run
+from harness.tables.columns import ROW_COLUMNS
 
 
 def labels(variants: Mapping[str, Run]) -> dict[str, dict[str, str]]:

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from harness.store import Damaged, digest, file_digest, read_json, write_json, write_text
-from harness.tables.columns import SAMPLE_COLUMNS, Run, number_cells, text_cells
+from harness.store.runs import Run
+from harness.tables.columns import SAMPLE_COLUMNS
+from harness.tables.csv_files import number_cells, text_cells
 
 FORM = 1  # of the file; raised with any change of what is in it, so that no old one is kept
 KEPT = "cache/samples.json"

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.store.runs import Run
+from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.columns import SCORE_COLUMNS, SEED, Array, Run, mixture, protocol_matrix, stacked_averages
+from harness.tables.columns import SCORE_COLUMNS, SEED
+from harness.tables.values import mixture, protocol_matrix, stacked_averages
 
 AT_ONCE = 500  # runs resampled together: the draws depend on the number of samples alone, so they are made once
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import pandas as pd
 
-from harness.commands._options import meant
+from harness.choices import meant
 from harness.contracts import RequestError
 from harness.tables.boards import Board
 from harness.tables.columns import ROW_COLUMNS

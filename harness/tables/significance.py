@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.boards import Group, Ranked
-from harness.tables.columns import AGREEMENT_COLUMNS, SEED, SIGNIFICANCE_COLUMNS, Array
+from harness.tables.columns import AGREEMENT_COLUMNS, SEED, SIGNIFICANCE_COLUMNS
 
 LEVEL = 0.05  # the p-value that a table with all pairs must be able to reach after Holm's correction
 NEXT = 20  # rows compared with the best one where all pairs are too many

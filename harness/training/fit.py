@@ -17,6 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from harness.batches.features import Features
 from harness.batches.lengths import lengths
+from harness.batches.limit import DoesNotFit, Limit
 from harness.contracts import (
     Captioner,
     Example,
@@ -99,7 +100,7 @@ def fit(
     options: Training,
     seed: int,
     folder: Path,
-    limit: memory.Limit | None = None,
+    limit: Limit | None = None,
     features: Features | None = None,
 ) -> Fitted:
     """Train the loaded captioner as planned; `folder/adapter` holds the result, `folder/losses.csv` the losses.
@@ -113,7 +114,7 @@ def fit(
     if not queries:
         raise RequestError("the training split has no usable sample; see the ledger of rejected rows")
     job = _Job(captioner, strategy, plan, queries, options, seed, folder, features)
-    limit = limit or memory.Limit()
+    limit = limit or Limit()
     device = str(next(captioner.model.parameters()).device)
     check_options(options, device, captioner.model, captioner.name)
     shortages = 0
@@ -140,19 +141,19 @@ def rows_per_process(options: Training) -> int:
     return share
 
 
-def _micro(options: Training, limit: memory.Limit) -> int:
+def _micro(options: Training, limit: Limit) -> int:
     """Rows at once: as many as are wanted and fit, an equal share of what this process does of an update."""
     share = rows_per_process(options)
     most = ranks.once(lambda: limit.of(options.micro_batch_size or share))
     return max(rows for rows in range(1, share + 1) if rows <= most and share % rows == 0)
 
 
-def _lower(limit: memory.Limit, micro: int, name: str) -> None:
+def _lower(limit: Limit, micro: int, name: str) -> None:
     """Learn from a shortage. Raises DoesNotFit where nothing can be halved, or where others wait for this process."""
     smaller = limit.lower(micro, f"fit of {name}")
     limit.keep()
     if ranks.world() > 1:
-        raise memory.DoesNotFit(
+        raise DoesNotFit(
             f"fit of {name}: out of memory with train.micro_batch_size={micro} on each of {ranks.world()} processes; "
             f"repeat the command, it goes on from the last checkpoint with {smaller}"
         )

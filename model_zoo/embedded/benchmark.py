@@ -18,13 +18,13 @@ import pandas as pd
 import torch
 
 from harness import config
-from harness.commands.score import pick_device
 from harness.contracts import Query, RequestError
 from harness.inference.generate import generate
 from harness.machine import provenance
+from harness.machine.devices import pick_device
 from harness.machine.terminal import console
 from harness.store import Journal
-from harness.tables.columns import write_csv
+from harness.tables.csv_files import write_csv
 from harness.training.fit import examples, fit
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._random import PIXELS, write_config, write_weights

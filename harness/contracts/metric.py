@@ -1,0 +1,82 @@
+"""Metrics, what they compare, and the protocols that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from harness.contracts.common import RequestError
+from harness.contracts.data import ImageSource
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a metric compares."""
+
+    reference: str
+    candidate: str
+    image: ImageSource | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """The values of one pair by name ("f1", ...); a failed one has no values and a reason."""
+
+    values: Mapping[str, float]
+    reason: str = ""
+
+
+class Metric(Protocol):
+    """A per-sample metric. `values` names what `score` returns, the headline last; a protocol picks one of them.
+
+    `needs` says what of a pair it looks at beside the candidate: "reference", "image", and "corpus" where a value
+    depends on the references of the whole split.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    needs: frozenset[str]
+    higher_is_better: bool
+
+    def missing(self) -> str | None:
+        """Why the metric cannot run here and the command that helps; None when all is there. Cheap."""
+
+    def signature(self) -> str:
+        """Name, version, options and checkpoint digest in one line: what a value depends on besides its texts."""
+
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Read checkpoints, into a shallow copy that ends with the scoring. `features` outlives the command: what was
+        computed from one text or picture, by the hex digest of that content and of all that it depends on."""
+
+    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
+        """One score per pair. `references`: those of the whole split, one per sample, for corpus statistics."""
+
+
+@dataclass(frozen=True)
+class ScoreProtocol:
+    """A named, versioned set of metrics, options and averages.
+
+    columns: leaderboard column -> {metric, value, options}; averages: column -> the columns it is the mean of,
+    in the order they are computed; primary: the column that ranks; official: the names of an organiser's scores.json.
+    `note` is printed with every table.
+    """
+
+    name: str
+    version: int
+    columns: Mapping[str, Mapping[str, Any]]
+    averages: Mapping[str, Sequence[str]]
+    primary: str
+    note: str = ""
+    official: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that every name stands for a column or an average."""
+        known = {*self.columns, *self.averages}
+        for name in (
+            self.primary,
+            *self.official.values(),
+            *(part for parts in self.averages.values() for part in parts),
+        ):
+            if name not in known:
+                raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")
