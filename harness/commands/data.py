@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.commands._options import Arguments, parse
+from harness import config
+from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.curation import check, prepare
+from harness.curation.check import check
+from harness.curation.prepare import prepare
 
-ACTIONS: dict[str, Callable[[Arguments], int]] = {"check": check.run, "prepare": prepare.run}
+ACTIONS: dict[str, Callable[[config.Cell], int]] = {"check": check, "prepare": prepare}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,7 +25,8 @@ def main(argv: Sequence[str]) -> int:
             "dataset.path=FILE.csv`; `capbench list datasets` names them"
         )
     overrides = [f"dataset={words[1]}", *map(_as_list, words[2:])]
-    return ACTIONS[words[0]](Arguments(overrides, config_dir=arguments.config_dir))
+    cell = config.cells(f"data_{words[0]}", overrides, config_dir=arguments.config_dir)[0]
+    return ACTIONS[words[0]](cell)
 
 
 def _as_list(word: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 
 from harness import config
-from harness.commands._options import Arguments
 from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, RequestError, Split
 from harness.curation import captions, duplicates
 from harness.curation.duplicates import Picture
@@ -41,9 +40,8 @@ class Settings:
     smallest: int
 
 
-def run(arguments: Arguments) -> int:
+def check(cell: config.Cell) -> int:
     """Check one dataset; 1 when a row has an error."""
-    cell = config.cells("data_check", arguments.overrides, config_dir=arguments.config_dir)[0]
     settings: Settings = config.settings(cell, Settings)
     workers = pool.count(settings.workers)
     dataset: Dataset = config.build_node(_unproved(cell.config["dataset"]), "dataset")

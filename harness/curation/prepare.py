@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness import config
-from harness.commands._options import Arguments
 from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
 from harness.curation.check import load
 from harness.curation.shards import Encoding, Made, Order, make, settings_of
@@ -40,9 +39,8 @@ class Settings:
                 raise RequestError(f"{name}={getattr(self, name)}: expected {low} to {high}")
 
 
-def run(arguments: Arguments) -> int:
+def prepare(cell: config.Cell) -> int:
     """Write what is missing; 1 when a picture could not be decoded."""
-    cell = config.cells("data_prepare", arguments.overrides, config_dir=arguments.config_dir)[0]
     settings: Settings = config.settings(cell, Settings)
     workers = pool.count(settings.workers)
     dataset: Dataset = config.build(cell, "dataset")

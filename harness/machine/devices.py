@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.contracts import RequestError
 from harness.machine import ranks
-
-if TYPE_CHECKING:
-    pass
 
 
 def pick_device(device: str, threads: int | None) -> str:

@@ -7,13 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.contracts import UNKNOWN, RequestError
 from harness.store.runs import Run
-
-if TYPE_CHECKING:
-    pass
 
 EXPECTED = 'expected an id column (its name ends in "id") and a column "caption"'
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import config
 from harness.contracts import Metric, RequestError, ScoreProtocol, Split
 from harness.scoring.score import Column, Images, Plan, Scorable
 from harness.store.runs import Run
-
-if TYPE_CHECKING:
-    pass
 
 
 def plan(cell: config.Cell, config_dir: str | None) -> Plan:

@@ -20,6 +20,7 @@ from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
 from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
 from harness.store.cache import Cache
+from harness.store.journal import texts_digest
 
 CHUNK = 2048  # pairs given to a metric at once, and kept once they are scored: an interrupted scoring loses no more
 
@@ -37,10 +38,6 @@ class Scorable:
     folder: Path
     rows: Sequence[Mapping[str, Any]]
     images: Callable[[], Images] | None = None
-
-    def texts(self) -> str:
-        """Hex digest of what a text metric sees of this run."""
-        return digest([[row["id"], row["reference"], row["caption"]] for row in self.rows])
 
     @cached_property
     def recorded(self) -> dict[str, str]:
@@ -148,7 +145,7 @@ def _entry(
 
 def _write_record(run: Scorable, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> None:
     columns = {column.name: entry for column, entry in zip(plan.columns, entries, strict=True)}
-    record = {"protocol": asdict(plan.protocol), "columns": columns, "texts": run.texts()}
+    record = {"protocol": asdict(plan.protocol), "columns": columns, "texts": texts_digest(run.rows)}
     target = run.folder / "scores" / f"{plan.protocol.name}.json"
     if not target.is_file() or read_json(target) != json_plain(record):
         write_json(target, record)

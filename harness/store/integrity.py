@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.machine.terminal import errors
-from harness.scoring.score import Scorable
 from harness.store import SHORT, Damaged, digest, file_digest
+from harness.store.journal import texts_digest
 from harness.store.runs import Run
 
 REPAIR = {
@@ -103,7 +103,7 @@ def wrong_captions(run: Run) -> list[Problem]:
     if (len(rows), ok) != (run.row["n_requested"], run.row["n_ok"]) and run.status != "failed":
         expected = f"{run.row['n_requested']} samples with {run.row['n_ok']} captions"
         problems.append(("captions.jsonl", f"expected {expected}, got {len(rows)} with {ok}"))
-    texts = Scorable(run.folder, rows).texts()
+    texts = texts_digest(rows)
     for name, record in run.protocols.items():
         if record.get("texts", texts) != texts:
             problems.append((f"scores/{name}.json", "scores other captions than these; repeat `capbench score`"))

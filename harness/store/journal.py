@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.files import Damaged, write_text
+from harness.store.identity import digest
 
 LINE_BREAKS = {ord(c): f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"}  # legal in JSON, line ends to many readers
 
@@ -68,6 +69,11 @@ class Journal:
             whole = content.rfind(b"\n") + 1
             if whole != len(content):
                 file.truncate(whole)
+
+
+def texts_digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Hex digest of what a text metric sees of a run."""
+    return digest([[row["id"], row["reference"], row["caption"]] for row in rows])
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
