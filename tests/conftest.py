@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,24 +11,7 @@ import torch
 from filelock import FileLock
 
 from harness.contracts import Metric
-
-ROOT = Path(__file__).parent.parent
-SMALL = [
-    "dataset.train=32",
-    "dataset.valid=4",
-    "dataset.test=8",
-    "train.max_steps=6",
-    "train.batch_size=8",
-    "train.save_every=2",
-    "train.log_every=1",
-    "generate.max_new_tokens=24",
-    "generate.batch_size=3",
-    "threads=1",
-]
-
-
-LIGHT = ["--config-dir", str(Path(__file__).parent / "conf"), "protocol=light"]
-"""A protocol of one metric without a network, for tests that care for everything else."""
+from tests.support.commands import SMALL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -54,22 +33,6 @@ def wide():
     from harness.machine.terminal import WIDE, console
 
     console.width = WIDE
-
-
-def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own."""
-    return subprocess.run(
-        command(arguments), cwd=cwd, env=clean(**environment), capture_output=True, text=True, check=False
-    )
-
-
-def command(arguments: Sequence[str]) -> list[str]:
-    return [sys.executable, "-P", "-m", "harness.cli", *arguments]  # -P: like the script, without the folder it runs in
-
-
-def clean(**extra: str) -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(ROOT), extra.pop("PYTHONPATH", "")]))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **extra}
 
 
 @pytest.fixture(scope="session")
@@ -95,16 +58,10 @@ def results(sweep, tmp_path) -> Path:
     return tmp_path / "results"
 
 
-def only(results: Path, pattern: str) -> Path:
-    """The one path that a pattern finds."""
-    (found,) = sorted(results.glob(pattern))
-    return found
-
-
 @pytest.fixture(scope="session")
 def metrics() -> dict[str, Metric]:
     """Every metric that can run here, loaded once."""
-    from metric_data import NAMES, build
+    from tests.support.metric_data import NAMES, build
 
     built = {name: build(name) for name in NAMES}
     ready = {name: metric for name, metric in built.items() if metric.missing() is None}
