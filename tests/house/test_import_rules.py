@@ -9,18 +9,11 @@ import pytest
 
 from tests.support.commands import ROOT
 
+LIGHT = "plug-ins know contracts, machine and store"
 ROOMS = "rooms stand on lower rooms"
 PLANTED = {
-    "a plug-in knows no stage": (
-        "metrics/rouge1",
-        "from harness import tables",
-        "plug-ins know contracts, machine and",
-    ),
-    "nor what leads to one": (
-        "encoders/pairs",
-        "from harness.batches import limit",
-        "plug-ins know contracts, machine and",
-    ),
+    "a plug-in knows no stage": ("metrics/rouge1", "from harness import tables", LIGHT),
+    "nor what leads to one": ("encoders/pairs", "from harness.batches import limit", LIGHT),
     "kinds do not know each other": ("metrics/rouge1", "from harness.datasets import phantom", ROOMS),
     "nobody imports a plug-in": ("cells/cell", "from harness.lora import sites", ROOMS),
     "a stage knows no command": ("store/runs", "from harness.training import fit", ROOMS),
@@ -59,7 +52,4 @@ def test_a_planted_violation_is_reported(copy, case):
     done = lint(copy)
     assert done.returncode == 1
     text = " ".join(done.stdout.split())  # long names are broken into lines
-    assert (
-        rule in text.partition(" BROKEN")[0].rpartition(" KEPT")[2]
-        or f"{rule}" in text.partition("Broken contracts")[2]
-    )
+    assert rule in text.partition("Broken contracts")[2]
