@@ -208,7 +208,7 @@ def test_the_pool_keeps_order_and_bounds_what_waits():
 @pytest.mark.skipif(not Path("/proc/self").is_symlink(), reason="asks Linux for the worker's number")
 def test_workers_end_with_a_killed_parent():
     script = (
-        "import os, time; from harness import pool\n"
+        "import os, time; from harness.machine import pool\n"
         "if __name__ == '__main__':\n"
         "    results = pool.in_order(os.readlink, ['/proc/self'], 1)\n"
         "    print(next(results), flush=True); time.sleep(60)"
