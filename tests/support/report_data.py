@@ -69,11 +69,11 @@ def add_tables(results: Path) -> None:
 def kept_tables(results: Path) -> Iterator[None]:
     """Within it the rebuild of `capbench report` ends with those tables, as if there had been such runs."""
 
-    def rebuild(*arguments):
+    def rebuilt(*arguments):
         boards = rebuild(*arguments)
         add_tables(results)
         return boards
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "rebuild", rebuild)
+        patch.setattr(report, "rebuild", rebuilt)
         yield
