@@ -12,6 +12,7 @@ from harness.commands import report
 from harness.store import Journal, read_json, write_json
 from harness.store.runs import find_runs
 from harness.tables.columns import BOARD_COLUMNS
+from harness.tables.rebuild import rebuild
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"
