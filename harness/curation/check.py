@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from harness.curation.problems import Problem, in_order, kind_of, kind_of_image,
 from harness.curation.summary import show
 from harness.machine import pool
 from harness.machine.terminal import bar, console
-from harness.store import make_folder, write_text
+from harness.store import csv_text, make_folder, write_text
 from harness.tables.csv_files import write_csv
 
 CHUNK = 64  # pictures that a worker takes, and writes down, at a time
@@ -92,12 +90,9 @@ def load(dataset: Dataset, asked: Sequence[str] | None) -> tuple[list[Split], li
 def write_clean_list(path: Path, splits: Sequence[Split], problems: Sequence[Problem]) -> None:
     """split,id of every sample without an error, in the dataset's order."""
     bad = unusable(problems)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "id"])
-    writer.writerows((s.split, s.id) for split in splits for s in split.samples if (s.split, s.id) not in bad)
+    rows = ((s.split, s.id) for split in splits for s in split.samples if (s.split, s.id) not in bad)
     make_folder(path.parent, "write_clean_list")
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(("split", "id"), rows))
 
 
 # ---------------------------------------------------------------- rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from PIL import Image, features
 
 from harness.contracts import ImageError, Rejected, Sample
-from harness.store import SCHEMA, digest, file_digest
+from harness.store import SCHEMA, digest, file_digest, replacing
 
 GROUP = 16  # rows of a row group: what is read for one picture in random order
 MARK = b"capbench"
@@ -161,8 +160,7 @@ def _write(read: _Read) -> tuple[Rejected, ...]:
             columns[name].append(value)
     meta = {"key": read.key, "rejected": [[entry.id, entry.reason] for entry in rejected]}
     table = pa.table(columns, schema=COLUMNS.with_metadata({MARK: json.dumps(meta).encode()}))
-    draft = order.path.with_name(f".{order.path.name}.{os.getpid()}.tmp")
-    with draft.open("wb") as file:
+    with replacing(order.path) as file:
         pq.write_table(
             table,
             file,
@@ -171,9 +169,6 @@ def _write(read: _Read) -> tuple[Rejected, ...]:
             use_dictionary=False,
             write_page_checksum=True,
         )
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(order.path)
     return tuple(rejected)
 
 

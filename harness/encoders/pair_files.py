@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.encoders import checkpoint as _checkpoint
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package
+from harness.encoders.checkpoint import hash_files, missing_package
 
 Kind = Literal["medimageinsight", "transformers", "open_clip"]
 
