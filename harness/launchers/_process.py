@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from harness.machine import pool
+
 PATIENCE = 5.0  # seconds between asking a process to end and ending it
 
 _one_at_a_time = threading.Lock()
@@ -80,16 +82,8 @@ def _enter(
     os.environ.clear()  # the server has those of the moment it was started
     os.environ.update(environment)
     os.chdir(folder)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    pool.end_with_the_parent()  # a worker that a killed sweep left behind would hold up the next command
     work(task)
-
-
-def _end_with_the_parent() -> None:
-    """A sweep that was killed leaves no worker behind: repeating the command would have to wait for it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _forks() -> bool:

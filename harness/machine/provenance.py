@@ -46,6 +46,11 @@ def environment() -> dict[str, Any]:
     }
 
 
+def versions(*packages: str) -> str:
+    """The versions of some packages, in one cell of a table."""
+    return " ".join(f"{name}={_version(name)}" for name in packages)
+
+
 def command() -> str:
     """The command line as it was typed."""
     return " ".join(["capbench", *sys.argv[1:]])
