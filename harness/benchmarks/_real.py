@@ -24,7 +24,7 @@ from harness.batches.features import Features
 from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import Query, TowerCached
 from harness.machine import provenance
-from harness.machine.bfloat16 import bearable
+from harness.machine.bfloat16 import emulation
 
 QUESTION = "Describe this medical image."
 WORDS = (6, 8, 10, 12, 13, 15, 16, 18, 20, 22, 25, 28, 32, 38, 47, 60)
@@ -117,7 +117,7 @@ def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     size = 8192 if device.startswith("cuda") else 2048
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
-    with bearable(dtype, torch.device(device)):
+    with emulation(dtype, torch.device(device)):
         for _ in range(4):
             _wait(device)
             start = time.perf_counter()
