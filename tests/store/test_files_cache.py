@@ -182,8 +182,8 @@ def test_it_survives_a_fork_and_a_pickle(settled, path, tmp_path):
 WRITER = """
 import sys
 from harness.store.files_cache import Memo
-from harness.store import files_cache as memo_module
-memo_module.SETTLED = 0
+from harness.store import files_cache
+files_cache.SETTLED = 0
 memo = Memo(sys.argv[1])
 for number in range(300):
     name = sys.argv[3] if number >= 150 else ""
