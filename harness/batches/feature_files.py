@@ -1,4 +1,4 @@
-"""Tensors by key in a folder of bounded size: what is used longest ago goes first, what is damaged is set aside."""
+"""Feature files: tensors by key in a folder of bounded size. What was used longest ago goes first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""About how long rows are, before anything is decoded: for batches of rows alike, the longest first."""
+"""Lengths of rows, estimated before anything is decoded: for batches of rows alike, the longest first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of the next batch, read and decoded by a thread while the model works on this one."""
+"""Prefetching: a thread reads and decodes the pictures of the next batch while the model works on this one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.contracts import Query
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetch(Generic[T]):
     """`make` of each query, begun by `expect` and fetched by `take`. Decoders leave the interpreter lock.
 
     One thread: decoding keeps ahead of every captioner with it, and the model's own threads keep their cores.
@@ -23,7 +23,7 @@ class Ahead(Generic[T]):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._begun: dict[str, Future[T]] = {}
 
-    def __enter__(self) -> Ahead[T]:
+    def __enter__(self) -> Prefetch[T]:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

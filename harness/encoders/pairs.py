@@ -1,4 +1,4 @@
-"""Pictures and texts as vectors of length 1 in the space of a CLIP-like model, each content encoded once."""
+"""Pair vectors: pictures and texts in one space of a CLIP-like model, of length 1, each content encoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of its own for a task, forked from a server that has imported what all tasks need."""
+"""Processes, one for each task, forked from a server that has imported what all tasks need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work in processes of its own, in order, with what is under way bounded."""
+"""A pool of processes: results in order, what is under way bounded, workers that end with their parent."""
 
 from __future__ import annotations
 

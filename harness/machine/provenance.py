@@ -1,4 +1,4 @@
-"""Where a number comes from: command, code, packages, machine, time and memory."""
+"""Provenance of a number: command, code, packages, machine, time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices in float32, each rounded to bfloat16 as bfloat16 instructions round their sums."""
+"""Rounding: products of bfloat16 matrices in float32, each rounded as bfloat16 instructions round their sums."""
 
 from __future__ import annotations
 

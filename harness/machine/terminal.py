@@ -1,4 +1,4 @@
-"""Progress bars with an ETA on a terminal, nothing elsewhere."""
+"""The terminal: consoles, and progress bars with an ETA; no bar elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A SQLite file of checked bytes by key, for what saves time: losing it costs time, never a result.
+"""SQLite databases of what saves time: checked bytes by key. Losing one costs time, never a result.
 
 Safe for several processes (WAL), threads, a fork and spawned workers. A damaged file is set aside and begun anew.
 """

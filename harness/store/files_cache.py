@@ -1,4 +1,4 @@
-"""What was found out about stored bytes, for as long as their file stays as it was.
+"""Files cache: what was found out about stored bytes, kept for as long as their file stays as it was.
 
 Hashing or decoding a hundred thousand pictures takes minutes, hashing a checkpoint of 15 GB a minute, asking for sizes
 and times of change next to nothing.
