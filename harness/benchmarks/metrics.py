@@ -35,16 +35,16 @@ from harness.machine.terminal import console
 from harness.scoring.caption_files import read_captions
 from harness.scoring.score import Column, Plan, Scorable, score
 
-SIX = ("similarity", "bertscore", "rouge1", "bleurt", "umls_f1", "alignscore")
 NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")
 HEADLINE = {
     "similarity": "cosine",  # `similarity` is cut off at 0
     "bertscore": "f1",
     "rouge1": "f1",
-    "umls_f1": "f1",
     "bleurt": "score",
+    "umls_f1": "f1",
     "alignscore": "score",
 }
+SIX = tuple(HEADLINE)
 AGREE = 2e-4  # of float32 values, relative to 1
 
 
