@@ -12,7 +12,7 @@ from harness.contracts import Query
 T = TypeVar("T")
 
 
-class Prefetch(Generic[T]):
+class Ahead(Generic[T]):
     """`make` of each query, begun by `expect` and fetched by `take`. Decoders leave the interpreter lock.
 
     One thread: decoding keeps ahead of every captioner with it, and the model's own threads keep their cores.
@@ -23,7 +23,7 @@ class Prefetch(Generic[T]):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self._begun: dict[str, Future[T]] = {}
 
-    def __enter__(self) -> Prefetch[T]:
+    def __enter__(self) -> Ahead[T]:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

@@ -71,7 +71,7 @@ class Benchmark(ABC):
         return parser
 
 
-def place() -> dict[str, Any]:
+def here() -> dict[str, Any]:
     """What a figure of this machine's cores depends on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"cores": cores, "device": provenance.device_name("cpu"), "code": provenance.code_version()}

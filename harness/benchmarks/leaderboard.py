@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import config
-from harness.benchmarks._runner import Benchmark, Row, place
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import ScoreProtocol, Split
 from harness.store import Journal, digest, file_digest, write_json, write_text
 from harness.tables import stats
@@ -78,9 +78,9 @@ def make_results(
     facts = _made_up(rng, samples) if dataset is None else _known(dataset)
     references = [str(row["reference"]) for row in facts]
     hard = rng.beta(2, 5, size=len(facts))
-    for number in range(runs):
-        variant, seed = divmod(number, seeds)
-        folder = results / "runs" / f"model{variant:04d}-targeted-plain-s{seed}-{digest(number)[:10]}"
+    for place in range(runs):
+        variant, seed = divmod(place, seeds)
+        folder = results / "runs" / f"model{variant:04d}-targeted-plain-s{seed}-{digest(place)[:10]}"
         captions = [_text(rng, 12) for _ in references]
         rows = [
             {"id": facts[n]["id"], "status": "ok", "caption": caption, "tokens": 20, "truncated": False}
@@ -201,7 +201,7 @@ class Leaderboard(Benchmark):
         sizes = {name: getattr(self, name) for name in ("systems", "images", "trials", "runs", "samples", "seeds")}
         for figure, (wall, cores) in seconds.items():
             yield (
-                {"figure": figure, "seconds": wall, "cpu_seconds": cores} | sizes | place() | {"numpy": np.__version__}
+                {"figure": figure, "seconds": wall, "cpu_seconds": cores} | sizes | here() | {"numpy": np.__version__}
             )
 
 

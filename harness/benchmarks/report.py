@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from harness import config
-from harness.benchmarks._runner import Benchmark, Row, place
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.benchmarks.leaderboard import make_results
 
 ALL = 1_000  # samples: up to this many the gallery is made with all of them, too
@@ -88,7 +88,7 @@ class Report(Benchmark):
             with TemporaryDirectory(prefix="report-") as scratch:
                 for figure, value, unit in measure(Path(scratch), self.models, samples):
                     row = {"figure": figure, "value": value, "unit": unit, "models": self.models, "samples": samples}
-                    yield row | place()
+                    yield row | here()
 
 
 main = Report.main

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Annotated
 
-from harness.benchmarks._runner import Benchmark, Row, place
+from harness.benchmarks._runner import Benchmark, Row, here
 
 COMMANDS = ("--help", "--version", "run --help", "list", "list models", "list metrics")
 
@@ -31,7 +31,7 @@ def measure(command: str, repeats: int) -> Row:
         "slowest_s": round(max(seconds), 4),
         "peak_mb": round(max(peak for _, peak in starts), 1),
         "repeats": repeats,
-        **place(),
+        **here(),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from harness.batches.features import Features
 from harness.batches.lengths import longest_first
 from harness.batches.limit import Limit
-from harness.batches.prefetch import Prefetch
+from harness.batches.prefetch import Ahead
 from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query, Speak
 from harness.machine import memory, ranks
 from harness.machine.terminal import bar
@@ -47,7 +47,7 @@ def generate(
     captioner.model.eval()
     speak = speak or captioner.generate
     read = partial(_read, features=features)
-    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Prefetch(read) as ahead:
+    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
         while todo:
             batches = [todo[start * size : (start + 1) * size] for start in range(2 * ranks.world())]
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
@@ -82,7 +82,7 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:
 
 
 def _attempt(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Prefetch[Example], features: Features | None
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[Row] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
@@ -99,7 +99,7 @@ def _attempt(
 
 
 def _caption(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Prefetch[Example], features: Features | None
+    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[Row]:
     """One journal row per query, in the order of the batch."""
     rows: dict[str, Row] = {}

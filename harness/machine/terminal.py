@@ -1,4 +1,4 @@
-"""The terminal: consoles, and progress bars with an ETA; no bar elsewhere."""
+"""Progress bars with an ETA on a terminal, nothing elsewhere."""
 
 from __future__ import annotations
 

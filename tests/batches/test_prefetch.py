@@ -5,7 +5,7 @@ import threading
 import pytest
 from PIL import Image
 
-from harness.batches.prefetch import Prefetch
+from harness.batches.prefetch import Ahead
 from harness.contracts import Decoding, Generated, ImageError, Query, Sample
 from harness.inference.generate import generate
 from harness.store import Journal
@@ -98,7 +98,7 @@ def test_no_thread_is_left_when_the_model_fails(tmp_path):
 def test_what_is_no_longer_expected_is_dropped_and_made_when_asked_for():
     made = []
     first, second = queries([Picture(), Picture()])
-    with Prefetch(lambda query: made.append(query.sample.id) or query.sample.id) as ahead:
+    with Ahead(lambda query: made.append(query.sample.id) or query.sample.id) as ahead:
         ahead.expect([first])
         assert ahead.take(first) == "0"
         ahead.expect([first])
