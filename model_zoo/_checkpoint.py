@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from harness.contracts import RequestError
-from harness.store.file_hashes import content_hash
+from harness.store.files_cache import content_hash
 from model_zoo import _found
 
 Weights = Literal["embedded", "hub", "published"]

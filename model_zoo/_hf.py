@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import torch
 from transformers import CompileConfig, GenerationConfig
 
-from harness.contracts import RUNTIME, Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
+from harness.contracts import IGNORED, RUNTIME, Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
 from model_zoo._checkpoint import (
     CONFIG,
     TWINS,
@@ -39,8 +39,6 @@ Float = Literal["auto", "float32", "bfloat16"]
 Dtype = Literal["auto", "float32", "bfloat16", "nf4", "int8"]
 """nf4, int8: the language layers in 4 or 8 bits (QLoRA), all else and all computing as `auto`."""
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
-
-IGNORED = -100  # the label that cross-entropy skips
 
 
 @dataclass(frozen=True)

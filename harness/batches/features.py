@@ -1,4 +1,4 @@
-"""What vision towers make of pictures, kept over epochs, runs and strategies: a frozen tower sees a picture once."""
+"""Features that vision towers make of pictures, kept over epochs, runs and strategies: a frozen tower sees one once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import Any
 from harness import config
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
-from harness.contracts import Captioner, Plan, Query, Strategy, TowerCached
+from harness.contracts import CapBenchError, Captioner, Plan, Query, Strategy, TowerCached
 from harness.inference.generate import generate
 from harness.machine import provenance
 from harness.machine.devices import pick_device
@@ -141,10 +141,13 @@ def _captions(bench: Bench) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure what the order asks for."""
+    """Measure what the order asks for. Raises SystemExit with the reason where that cannot be."""
     order = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="capbench-") as folder:
-        row = measure(order, Path(folder))
+        try:
+            row = measure(order, Path(folder))
+        except CapBenchError as error:
+            raise SystemExit(str(error)) from None
     Path(argv[1]).write_text(json.dumps(row), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ from harness.inference import vllm
 from harness.inference.controls import say
 from harness.inference.generate import generate
 from harness.machine import memory, provenance, ranks
-from harness.machine.bfloat16 import bearable_model
+from harness.machine.bfloat16 import emulation_for
 from harness.store import (
     SCHEMA,
     SHORT,
@@ -190,7 +190,7 @@ def _captioner(parts: Parts, known: Known, queries: Sequence[Query], journal: Jo
 def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Speak]:
     """What makes the captions. Raises CapBenchError where another engine says something else than the captioner."""
     if parts.decoding.engine == "transformers":
-        with bearable_model(parts.captioner.model):
+        with emulation_for(parts.captioner.model):
             yield parts.captioner.generate
         return
     merge = _as_stored(parts, known)
@@ -282,7 +282,7 @@ def _fit(parts: Parts, plan: Plan, identity: dict[str, Any], train: Split, folde
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
     limit = _limit(parts, identity, asked)
     features = _features(parts, plan, identity)
-    with bearable_model(parts.captioner.model):
+    with emulation_for(parts.captioner.model):
         done: Fitted = fit(
             parts.captioner, parts.strategy, plan, queries, parts.training, parts.seed, folder, limit, features
         )

@@ -123,7 +123,6 @@ def _measured(name: str, settings: Settings) -> dict[str, Any] | None:
 
 def _machine(settings: Settings) -> dict[str, Any]:
     """Without it a figure means nothing."""
-    found = provenance.environment()["packages"]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0.0
     return {
         "samples": settings.samples,
@@ -135,7 +134,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "machine": f"{platform.machine()} {_processor()} {memory:.0f} GB",
         "python": platform.python_version(),
-        "versions": " ".join(f"{name}={found[name]}" for name in PACKAGES),
+        "versions": provenance.versions(*PACKAGES),
         "code": provenance.code_version(),
         "measured_at": provenance.now(),
     }

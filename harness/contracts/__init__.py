@@ -4,6 +4,7 @@ Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as argumen
 """
 
 from harness.contracts.captioner import (
+    IGNORED,
     Answer,
     Captioner,
     Control,
@@ -50,6 +51,7 @@ from harness.contracts.strategy import Plan, Strategy
 
 __all__ = [
     "GREY",
+    "IGNORED",
     "REGIONS",
     "RUNTIME",
     "SPLITS",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+IGNORED = -100  # the label of a position that is not learnt, as torch's cross-entropy has it
 Region = Literal["vision", "connector", "language", "head", "embeddings"]
 
 
@@ -107,7 +108,7 @@ class Captioner(Protocol):
         """Token ids of caption and stop token. At most `limit` ids: a longer caption is cut and gets no stop token."""
 
     def collate(self, examples: Sequence[Example], limit: int) -> dict[str, torch.Tensor]:
-        """A right-padded training batch with `labels`: the answer's ids, -100 elsewhere."""
+        """A right-padded training batch with `labels`: the answer's ids, IGNORED elsewhere."""
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
         """One caption per example, greedy, independent of the batch it is in."""

@@ -1,4 +1,4 @@
-"""`capbench data prepare`: a dataset's pictures, resized once, in Parquet shards for `dataset=prepared`.
+"""The preparation of a dataset: its pictures, resized once, in Parquet shards for `dataset=prepared`.
 
 A shard is written in one step and says in its metadata what it was made from and how; so a killed command goes on
 with the next one, and a shard of changed sources is made again. manifest.json is written last.
@@ -14,7 +14,7 @@ from typing import Any, Literal
 from harness import config
 from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
 from harness.curation.check import load
-from harness.curation.shards import Encoding, Made, Order, make, settings_of
+from harness.curation.shards import Encoding, Shard, ShardOrder, make_shard, settings_of
 from harness.machine import pool
 from harness.machine.terminal import bar, console
 from harness.store import SCHEMA, difference, digest, make_folder, read_manifest, write_json
@@ -54,7 +54,7 @@ def prepare(cell: config.Cell) -> int:
     (out / "manifest.json").unlink(missing_ok=True)  # until all shards are right again, there is nothing to be read
     made = []
     with bar("shards", len(orders)) as advance:
-        for shard in pool.in_order(make, orders, workers):
+        for shard in pool.in_order(make_shard, orders, workers):
             made.append(shard)
             advance(1)
     write_json(out / "manifest.json", _manifest(dataset.name, encoding, splits, orders, made))
@@ -64,11 +64,11 @@ def prepare(cell: config.Cell) -> int:
 
 def _orders(
     splits: Sequence[Split], rows: int, encoding: Encoding, out: Path, checksums: Mapping[str, str]
-) -> Iterator[Order]:
+) -> Iterator[ShardOrder]:
     for split in splits:
         for number, start in enumerate(range(0, len(split.samples), rows)):
             path = out / f"{split.name}-{number:05d}.parquet"
-            yield Order(path, split.samples[start : start + rows], encoding, checksums.get(path.name))
+            yield ShardOrder(path, split.samples[start : start + rows], encoding, checksums.get(path.name))
 
 
 def _known(out: Path, encoding: Encoding) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _known(out: Path, encoding: Encoding) -> dict[str, str]:
 
 
 def _manifest(
-    name: str, encoding: Encoding, splits: Sequence[Split], orders: Sequence[Order], made: Sequence[Made]
+    name: str, encoding: Encoding, splits: Sequence[Split], orders: Sequence[ShardOrder], made: Sequence[Shard]
 ) -> dict[str, Any]:
     fingerprints, rejected = {}, {}
     for split in splits:
@@ -111,7 +111,7 @@ def _manifest(
     }
 
 
-def _report(out: Path, made: Sequence[Made], splits: Sequence[Split]) -> None:
+def _report(out: Path, made: Sequence[Shard], splits: Sequence[Split]) -> None:
     fresh = sum(shard.fresh for shard in made)
     size = sum(shard.size for shard in made) / 2**20
     rows = sum(shard.rows for shard in made)

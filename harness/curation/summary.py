@@ -1,4 +1,4 @@
-"""What a check found, for the terminal."""
+"""Summary of a check, for the terminal."""
 
 from __future__ import annotations
 

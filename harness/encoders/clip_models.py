@@ -114,6 +114,6 @@ class OpenClipPair:
         return bool((ids == longer).all())
 
     def _run(self, encode: Any, inputs: Tensor) -> Tensor:
-        device, halves = torch.device(self.device), self.dtype is torch.bfloat16
-        with inference(self.dtype, device), torch.autocast(device.type, torch.bfloat16, enabled=halves):
+        device, cast = torch.device(self.device), self.dtype is torch.bfloat16
+        with inference(self.dtype, device), torch.autocast(device.type, torch.bfloat16, enabled=cast):
             return functional.normalize(encode(inputs).float(), dim=-1).cpu()

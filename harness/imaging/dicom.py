@@ -5,8 +5,6 @@ Order: decode -> rescale or modality table -> window -> 8 bit -> invert MONOCHRO
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +19,7 @@ from harness.contracts import UNKNOWN, ImageError
 from harness.imaging.grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.imaging.modalities import MODALITY_OF_DICOM
 from harness.imaging.view import WINDOWS, View
+from harness.machine import pillow
 
 NO_PICTURE = ("SEG", "SR", "PR", "KO", "ECG", "RT")
 """Modality codes (RT: all that begin so) whose pixels, if any, are no picture of a patient."""
@@ -41,10 +40,7 @@ TAGS = [
 ]
 """The only elements that are read, so that no message can name a patient."""
 
-DAMAGE = (
-    *(AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
-    *(struct.error, SyntaxError, TypeError, ValueError, zlib.error),
-)
+DAMAGE = (*pillow.DAMAGE, InvalidDicomError)
 """What pydicom and its decoders raise on damaged files; each ends as one ImageError."""
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +20,8 @@ from harness.imaging.dicom import decode_dicom, modality_of_dicom
 from harness.imaging.grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.imaging.nifti import decode_nifti, is_nifti
 from harness.imaging.view import PLAIN, View
+from harness.machine.pillow import DAMAGE, FORMATS
 from harness.store.files_cache import Memo
-
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-"""Nothing else is tried: Pillow knows some 40 formats, one of which starts Ghostscript."""
 
 DECODERS = f"1 Pillow {PIL.__version__} pydicom {pydicom.__version__}"
 """Whose verdict on a picture is remembered; the first number is of the code here."""
@@ -33,12 +29,6 @@ DECODERS = f"1 Pillow {PIL.__version__} pydicom {pydicom.__version__}"
 READ = 1 << 20  # bytes at a time
 
 WHITE_IS_ZERO = (262, 0)  # TIFF's PhotometricInterpretation; Pillow inverts it for 8 bit, but not for 16
-
-DAMAGE = (
-    *(AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, struct.error),
-    *(SyntaxError, TypeError, ValueError, zlib.error, Image.DecompressionBombError),
-)
-"""What Pillow raises on damaged files; each ends as one ImageError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.contracts import Captioner, Decoding, Example, Plan, Refused, Strategy
-from harness.machine.bfloat16 import bearable_model
+from harness.machine.bfloat16 import emulation_for
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +70,7 @@ class Patient:
     def captions(self, size: int) -> list[str]:
         """Greedy captions in batches of `size`."""
         batches = self._batches(self.examples, size)
-        with bearable_model(self.captioner.model):
+        with emulation_for(self.captioner.model):
             return [made.caption for batch in batches for made in self.captioner.generate(batch, self.decoding)]
 
     def speak(self, captions: Sequence[str], size: int) -> Spoken:
@@ -89,7 +89,7 @@ class Patient:
         inputs = self.captioner.collate(batch, self.decoding.max_new_tokens + 1)
         device = next(model.parameters()).device
         supervised = inputs.pop("labels")[:, 1:] != -100
-        with bearable_model(model):
+        with emulation_for(model):
             logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits[:, :-1]
         for row, places in zip(logits.float().cpu(), supervised, strict=True):
             yield row[places]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Literal
 
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import missing_package
 from harness.metrics._text import preprocess
 
 Tokenizer = Literal["imageclef", "treebank"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import MutableMapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import TEXTS, folder_of, hash_files, missing_package, quiet, weight_files
 from harness.machine.bfloat16 import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Texts, score_distinct

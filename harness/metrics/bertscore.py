@@ -6,12 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, MutableMapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import digest, how_to_get, locate, missing_package, quiet
 from harness.machine.bfloat16 import inference
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import MutableMapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import digest, how_to_get, locate, missing_package, quiet
 from harness.machine.bfloat16 import inference
 from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
 from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct

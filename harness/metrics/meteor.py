@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from functools import lru_cache
+from importlib.metadata import version
 
 from harness.contracts import Pair, Score
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import missing_package
 from harness.metrics._text import Texts, ruling, score_distinct
 from harness.metrics._words import Tokenizer, tokenizer_signature, words
 

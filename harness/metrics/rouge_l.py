@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from importlib.metadata import version
 
 from harness.contracts import Pair, Score
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import missing_package
 from harness.metrics._text import Preprocess, preprocess, ruling, score_distinct
 
 VERSION = 1  # raise it with any change of this file that changes a value

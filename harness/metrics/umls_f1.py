@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import MutableMapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import hash_files, missing_package
 from harness.metrics._text import Texts, ruling, score_distinct
 
 if TYPE_CHECKING:

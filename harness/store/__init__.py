@@ -3,6 +3,7 @@
 from harness.store.files import (
     Damaged,
     busy,
+    csv_text,
     file_to_write,
     find_folders,
     if_free,
@@ -10,6 +11,7 @@ from harness.store.files import (
     make_folder,
     read_json,
     read_manifest,
+    replacing,
     write_json,
     write_text,
 )
@@ -22,6 +24,7 @@ __all__ = [
     "Damaged",
     "Journal",
     "busy",
+    "csv_text",
     "difference",
     "digest",
     "file_digest",
@@ -32,6 +35,7 @@ __all__ = [
     "make_folder",
     "read_json",
     "read_manifest",
+    "replacing",
     "same_identity",
     "write_json",
     "write_text",

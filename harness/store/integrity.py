@@ -1,4 +1,4 @@
-"""Are the files of a run or fit those that were written? Every recorded hash against the bytes on the disk."""
+"""Integrity of runs and fits: every recorded hash against the bytes on the disk."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.contracts import CapBenchError, Plan, Query, RequestError, Strategy, Training
+from harness.contracts import IGNORED, CapBenchError, Plan, Query, RequestError, Strategy, Training
 from harness.machine import ranks
 from harness.machine.terminal import bar
 from harness.store import Damaged, read_json, write_json
-from harness.training.loss import IGNORED, supervised_only
+from harness.training.loss import supervised_only
 
 COMPLETE = "complete.json"  # written last into a checkpoint: without it the checkpoint is a torso
 KEPT_CHECKPOINTS = 2

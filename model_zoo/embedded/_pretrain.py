@@ -11,8 +11,8 @@ from PIL import Image
 from rich.progress import track
 from torch.nn import functional
 
-from harness.contracts import Sample
-from model_zoo._hf import IGNORED, HFCaptioner, Row
+from harness.contracts import IGNORED, Sample
+from model_zoo._hf import HFCaptioner, Row
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,7 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = FeatureFiles(tmp_path, 1e6)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     assert not files.write("aa", entry(0))
     assert files.read("aa") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no draft is left"

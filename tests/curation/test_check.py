@@ -18,8 +18,9 @@ from PIL import Image, ImageEnhance
 
 from harness import cli, config
 from harness.contracts import CapBenchError
-from harness.curation import captions, duplicates, pictures
-from harness.curation.duplicates import Picture, look_alikes
+from harness.curation import duplicates, pictures
+from harness.curation.captions import caption_damage
+from harness.curation.duplicates import Picture, duplicate_pictures, similar_groups
 from harness.curation.pictures import Facts, perceptual_hash
 from harness.curation.problems import SEVERITY, kind_of
 from harness.imaging.files import FileImage
@@ -131,7 +132,7 @@ def test_wrong_requests(words, message, capsys, tmp_path, monkeypatch):
 
 def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
     looks = []
-    original = pictures.look
+    original = pictures.facts_of
 
     def counted(image):
         looks.append(image)
@@ -139,7 +140,7 @@ def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(image)
 
-    monkeypatch.setattr(pictures, "look", counted)
+    monkeypatch.setattr(pictures, "facts_of", counted)
     monkeypatch.setattr("harness.curation.check.CHUNK", 8)
     table = "harness.datasets.table.Table"
     assert check(planted, tmp_path / "out", target=table) == 130
@@ -260,13 +261,13 @@ def state(stat: Path) -> str:
     ],
 )
 def test_damage_of_captions(text, kinds):
-    assert [kind for kind, _ in captions.damage(text)] == kinds
+    assert [kind for kind, _ in caption_damage(text)] == kinds
 
 
 @given(st.text(max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_no_text_breaks_the_check(text):
-    for kind, detail in captions.damage(text):
+    for kind, detail in caption_damage(text):
         assert kind in SEVERITY
         assert detail.encode() is not None
 
@@ -275,7 +276,7 @@ def test_no_text_breaks_the_check(text):
 def test_typography_read_as_windows_latin_is_noticed(text):
     wrong = text.encode().decode("cp1252", errors="replace")
     if "\ufffd" not in wrong:
-        assert "mojibake" in [kind for kind, _ in captions.damage(f"word {wrong} word")]
+        assert "mojibake" in [kind for kind, _ in caption_damage(f"word {wrong} word")]
 
 
 def test_reasons_of_ledgers_have_kinds(planted):
@@ -296,9 +297,9 @@ def facts(image: Image.Image) -> Facts:
         def digest(self):
             return ""
 
-    verdict = pictures.look(Source())
-    assert verdict.facts is not None
-    return verdict.facts
+    found = pictures.facts_of(Source())
+    assert isinstance(found, Facts)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -314,13 +315,13 @@ def facts(image: Image.Image) -> Facts:
 def test_a_changed_copy_is_recognised(change):
     originals = [dirty.body(seed) for seed in range(400, 412)]
     together = [facts(image) for image in originals] + [facts(change(image)) for image in originals]
-    assert look_alikes(together) == [[place, place + 12] for place in range(12)]
+    assert similar_groups(together) == [[place, place + 12] for place in range(12)]
 
 
 def test_other_pictures_are_not():
     phantom = config.build_node(config.choice("dataset", "phantom"), "dataset")
     drawn = [sample.images[0].load() for sample in phantom.load("test").samples[:60]]
-    assert look_alikes([facts(image) for image in [*drawn, *(dirty.body(seed) for seed in range(500, 540))]]) == []
+    assert similar_groups([facts(image) for image in [*drawn, *(dirty.body(seed) for seed in range(500, 540))]]) == []
 
 
 def test_one_half_of_the_frequencies_lies_above_the_median():
@@ -355,14 +356,14 @@ def test_the_search_finds_all_pairs_that_a_full_comparison_finds(seed, count):
 def test_the_kept_picture_is_of_the_most_protected_split():
     same = facts(dirty.body(1))
     members = [Picture("train", "a", same), Picture("valid", "b", same), Picture("test", "c", same)]
-    named = {(p.split, p.id, p.kind, p.detail) for p in duplicates.duplicates(members)}
+    named = {(p.split, p.id, p.kind, p.detail) for p in duplicate_pictures(members)}
     kind, detail = "same_image_in_other_split", "the same pixels as test:c"
     assert named == {("train", "a", kind, detail), ("valid", "b", kind, detail)}
 
 
 def test_two_pictures_of_one_row_may_be_the_same():
     same = facts(dirty.body(1))
-    assert list(duplicates.duplicates([Picture("test", "a", same), Picture("test", "a", same)])) == []
+    assert list(duplicate_pictures([Picture("test", "a", same), Picture("test", "a", same)])) == []
 
 
 # ---------------------------------------------------------------- fuzz

@@ -150,7 +150,7 @@ def test_it_trains_as_the_processor_does(lacking, monkeypatch):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         found = []
         for _ in range(5):
-            with bfloat16.bearable(torch.bfloat16, CPU):
+            with bfloat16.emulation(torch.bfloat16, CPU):
                 loss = (net(random(2, 6, 16)).float() - 1).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -179,7 +179,7 @@ def test_it_is_done_and_said_once_where_the_processor_lacks_it(dtype, device, ti
     monkeypatch.setattr(RoundedProducts, "__enter__", lambda self: used.append(self))
     monkeypatch.setattr(RoundedProducts, "__exit__", lambda self, *error: None)
     for _ in range(2):
-        with bfloat16.bearable(dtype, device):
+        with bfloat16.emulation(dtype, device):
             pass
     assert bool(used) is rounded
     text = " ".join(capsys.readouterr().err.split())

@@ -702,7 +702,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
     (tmp_path / "open_clip_config.json").write_text("{}")
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.encoders.checkpoint.find_spec", lambda name: None)
     assert "pip install 'open_clip_torch>=3.0'" in metric(tmp_path, encoder="open_clip").missing()
 
     def create(name, device):
@@ -716,7 +716,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
 
     stand_in = SimpleNamespace(create_model_from_pretrained=create, get_tokenizer=lambda name: OpenClipTokenizer())
     monkeypatch.setitem(sys.modules, "open_clip", stand_in)
-    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("harness.encoders.checkpoint.find_spec", lambda name: object())
     monkeypatch.setattr("harness.encoders.pairs.version", lambda name: "3.0")
     short, long = loaded(tmp_path, encoder="open_clip").score(
         [Pair("r", text, SAMPLES[0].images[0]) for text in ("CT", "CT of the chest")], []

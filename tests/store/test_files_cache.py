@@ -139,6 +139,7 @@ def test_a_damaged_memory_is_no_answer(damage, settled, path, tmp_path):
         assert memo.ask("q", path, "", answer) == b"answer"
     assert answer.times == 1
     assert Memo(str(folder)).ask("q", path, "", answer) == b"answer"
+    assert len(list(folder.glob("*.damaged-*"))) == (damage == "file"), "where `capbench clean` finds it"
 
 
 def test_a_folder_that_cannot_be_written_is_named(path, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.benchmarks.leaderboard import make_results
 from harness.commands import report
 from harness.store import Journal, read_json, write_json
 from harness.store.runs import find_runs
@@ -23,7 +23,7 @@ HOSTILE = (SCRIPT, LINK, FORMULA, CLOSING)
 
 def made_up(results: Path, runs: int = 4, samples: int = 24) -> Path:
     """Runs with made-up scores; nothing behind them can be loaded."""
-    make_results(results, Sizes(systems=1, images=1, trials=1, runs=runs, samples=samples, seeds=1))
+    make_results(results, runs, samples)
     return results
 
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.benchmarks.leaderboard import make_results
 
 PARTS = ["bertscore", "rouge", "similarity", "bleurt"]
 
 
 def made_up(folder: Path, runs: int = 6, samples: int = 40, seeds: int = 1) -> Path:
-    make_results(folder, Sizes(systems=0, images=0, trials=0, runs=runs, samples=samples, seeds=seeds))
+    make_results(folder, runs, samples, seeds)
     return folder
 
 
