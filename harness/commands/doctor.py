@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import config
-from harness.cells.worker import Settings as RunSettings
+from harness.cells.parts import Settings as RunSettings
 from harness.commands._options import parse
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
 from harness.inference import vllm

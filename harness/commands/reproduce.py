@@ -11,7 +11,7 @@ import pandas as pd
 
 from harness import config
 from harness.cells import cell
-from harness.cells.worker import parts as built
+from harness.cells.parts import build_parts
 from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
@@ -77,7 +77,7 @@ def surroundings(run: Run) -> list[str]:
 def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     """Run the cell and score it by the protocols of the first run."""
     results = make_folder(Path(one.config["results"]))
-    parts = built(one, {})
+    parts = build_parts(one, {})
     outcome = cell.run(parts)
     if not outcome.fresh:
         console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)

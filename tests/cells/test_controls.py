@@ -8,6 +8,7 @@ import pytest
 
 from harness import config
 from harness.cells import cell
+from harness.cells.identity import identify
 from harness.cli import main
 from harness.contracts import RequestError
 from harness.imaging.files import FileImage
@@ -99,7 +100,7 @@ def test_another_captioner_seed_or_prompt_is_the_same_control(results, capsys):
 
 def test_other_training_captions_or_rules_are_another_control(tmp_path):
     ids = {
-        cell.identify(parts([*asked, "lora=none"], tmp_path)).run_id
+        identify(parts([*asked, "lora=none"], tmp_path)).run_id
         for asked in (
             ["control=constant"],
             ["control=constant", "dataset.train=19"],
@@ -109,16 +110,14 @@ def test_other_training_captions_or_rules_are_another_control(tmp_path):
         )
     }
     assert len(ids) == 5
-    batches = {
-        cell.identify(parts(["control=nearest", f"control.batch_size={size}"], tmp_path)).run_id for size in (1, 2)
-    }
+    batches = {identify(parts(["control=nearest", f"control.batch_size={size}"], tmp_path)).run_id for size in (1, 2)}
     assert len(batches) == 1
 
 
 def test_runs_of_earlier_versions_keep_their_identity(tmp_path):
-    known = cell.identify(parts(["model=cnn_transformer", "lora=none"], tmp_path))
-    assert "blank" not in known.run_key
-    assert "control" not in str(known.run_key) + str(known.fit_key)
+    known = identify(parts(["model=cnn_transformer", "lora=none"], tmp_path))
+    assert "blank" not in known.run_identity
+    assert "control" not in str(known.run_identity) + str(known.fit_identity)
 
 
 def test_blank_and_a_control_are_refused_together(tmp_path, capsys):
@@ -213,4 +212,4 @@ def test_a_control_whose_encoder_is_not_here_is_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
     assert "hf download no/where" in error
     with pytest.raises(RequestError):
-        cell.identify(parts(asked, tmp_path))
+        identify(parts(asked, tmp_path))
