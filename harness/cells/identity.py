@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,8 @@ def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) ->
         "prompt": _inference_prompt(parts),
         "generate": _as_before(parts.identities["generate"]),
     }
-    return _plain(identity | ({"blank": True} if parts.blank else {}))
+    questions = _other_questions(parts, test)
+    return _plain(identity | questions | ({"blank": True} if parts.blank else {}))
 
 
 def _identify_control(parts: Parts, test: Split) -> Known:
@@ -187,6 +188,32 @@ def _inference_prompt(parts: Parts) -> Any:
     if isinstance(parts.modality, Checkpointed):
         source["checkpoint"] = parts.modality.digest()
     return [dict(parts.identities["prompt"]), source]
+
+
+class _Watched(Sample):
+    """A sample that knows whether anything was read of it that its fingerprint leaves out."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("factors", "task"):
+            self.__dict__["read_on"] = True
+        return super().__getattribute__(name)
+
+
+def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
+    """The questions word by word, where style or label source make them of more than the fingerprint holds.
+
+    A classifier would have to look at every picture: its labels come from pictures, and others stand in for them here.
+    """
+    if not parts.captioner.prompted:
+        return {}
+    samples = [_Watched(**{field.name: getattr(one, field.name) for field in fields(Sample)}) for one in test.samples]
+    classified = isinstance(parts.modality, Checkpointed)
+    labels = [sample.modality for sample in samples] if classified else parts.modality.labels(samples)
+    for sample, label in zip(samples, labels, strict=True):
+        _query(parts.prompt, sample, label)
+    if not any("read_on" in vars(sample) for sample in samples):
+        return {}
+    return {"questions": digest([query.prompt for query in queries_of(parts, test, parts.modality)])}
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
