@@ -20,7 +20,7 @@ from harness.scoring.protocol import columns, scorable
 from harness.scoring.score import Plan, score
 from harness.store import difference, make_folder, read_manifest
 from harness.store.integrity import changed
-from harness.store.runs import Run, find_record
+from harness.store.runs import Run, find_run_or_fit
 from harness.tables.values import protocol_values
 
 SHOWN = 5  # differing captions
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("reproduce", options, Settings)
     if len(names) != 1:
         raise RequestError(f"reproduce: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
-    first = find_record(Path(settings.source), names[0])
+    first = find_run_or_fit(Path(settings.source), names[0])
     one = stored_cell(first, Path(settings.results), settings.device)
     for line in surroundings(first):
         errors.print(f"not as it was: {line}", markup=False)

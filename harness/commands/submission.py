@@ -14,8 +14,8 @@ from harness.contracts import RequestError
 from harness.machine.terminal import console, errors
 from harness.scoring.caption_files import read_captions
 from harness.scoring.imageclef import Checked, Format, check, compose, one_line
-from harness.store import file_to_write, read_manifest, write_text
-from harness.store.runs import Run, find_runs
+from harness.store import file_to_write, write_text
+from harness.store.runs import Run, find_run
 
 SHOWN = 20  # violations
 NAMED = 10  # ids
@@ -92,7 +92,9 @@ def _report(path: Path, checked: Checked, form: Format) -> None:
 
 
 def _write(settings: Settings) -> int:
-    run = _run(_given(settings.run, "run=FOLDER or run=ID", "write"), Path(settings.results))
+    run = find_run(Path(settings.results), _given(settings.run, "run=FOLDER or run=ID", "write"))
+    if run.status == "failed":
+        raise RequestError(f"{run.folder.name}: it failed and has no captions: {run.row.get('error')}")
     rows = _rows(run, settings)
     failed = [row["id"] for row in rows if row["status"] != "ok"]
     if failed and not settings.empty:
@@ -115,21 +117,6 @@ def _write(settings: Settings) -> int:
     if changed:
         console.print(f"{changed} captions had line breaks: blanks stand in their place", markup=False)
     return 0
-
-
-def _run(name: str, results: Path) -> Run:
-    """The run of a folder or of an id. Raises RequestError when there is none or it has no captions."""
-    manifest = read_manifest(Path(name))
-    runs = [Run(Path(name), manifest)] if manifest else find_runs(results)
-    found = [run for run in runs if manifest or name in (run.folder.name, run.row.get("run_id"))]
-    if not found:
-        known = _named([run.folder.name for run in runs]) or "none at all; start with `capbench run`"
-        raise RequestError(
-            f"run={name}: expected the folder or the id of a finished run; in {results} there is {known}"
-        )
-    if found[0].status == "failed":
-        raise RequestError(f"run={name}: it failed and has no captions: {found[0].row.get('error')}")
-    return found[0]
 
 
 def _rows(run: Run, settings: Settings) -> list[dict[str, Any]]:
