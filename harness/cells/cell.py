@@ -73,7 +73,7 @@ def _captions(parts: Parts, known: Known, queries: Sequence[Query]) -> str:
         meter = provenance.Meter(parts.device)  # of the captions alone: a fit has one of its own
         caption(parts, known, queries, journal)
     rows = ranks.once(journal.latest)
-    status = "ok" if all(row["status"] == "ok" for row in rows) else "partial"
+    status = "ok" if all(row.status == "ok" for row in rows) else "partial"
     if ranks.first():
         write_run(parts, known, status, rows, fitted, meter, started, learnt)
     return status

@@ -68,7 +68,7 @@ def _line(parts: Parts, known: Known, past: Sequence[Run]) -> tuple[list[str], f
         return [f"{known.folder.name}: done", "", "", "", ""], 0.0
     check(parts, known)
     fit, fit_seconds = _fit(parts, known, like)
-    made = sum(row["status"] == "ok" for row in Journal(known.folder / "captions.jsonl").latest())
+    made = sum(row.status == "ok" for row in Journal(known.folder / "captions.jsonl").latest())
     rate = _median(like, "captions_per_s")
     rest = len(known.test.samples) - made
     seconds = None if rate is None or fit_seconds is None else rest / rate + fit_seconds

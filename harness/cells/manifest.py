@@ -11,7 +11,7 @@ from harness.cells.identity import Known, titles
 from harness.cells.parts import Parts
 from harness.contracts import CapBenchError, Split
 from harness.machine import provenance, ranks
-from harness.store import SCHEMA, SHORT, digest, file_digest, write_json
+from harness.store import SCHEMA, SHORT, JournalRow, digest, file_digest, write_json
 from harness.training.fit import Fitted
 
 
@@ -19,7 +19,7 @@ def write_run(
     parts: Parts,
     known: Known,
     status: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[JournalRow],
     fitted: Mapping[str, Any],
     meter: provenance.Meter,
     started: str,
@@ -120,21 +120,21 @@ def _labels(parts: Parts, known: Known) -> dict[str, Any]:
     }
 
 
-def _counts(rows: Sequence[Mapping[str, Any]], test: Split) -> dict[str, int]:
-    ok = [row for row in rows if row["status"] == "ok"]
+def _counts(rows: Sequence[JournalRow], test: Split) -> dict[str, int]:
+    ok = [row for row in rows if row.status == "ok"]
     return {
         "n_requested": len(test.samples),
         "n_ok": len(ok),
         "n_failed": len(test.samples) - len(ok),
-        "n_empty": sum(not row["caption"] for row in ok),
-        "n_truncated": sum(row["truncated"] for row in ok),
-        "n_distinct": len({row["caption"] for row in ok}),  # few: the captioner says the same of many pictures
+        "n_empty": sum(not row.caption for row in ok),
+        "n_truncated": sum(row.truncated for row in ok),
+        "n_distinct": len({row.caption for row in ok}),  # few: the captioner says the same of many pictures
         "n_rejected": len(test.rejected),
     }
 
 
-def _costs(fitted: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], meter: provenance.Meter) -> dict[str, Any]:
-    train_seconds, seconds = fitted.get("seconds"), sum(row["seconds"] for row in rows)
+def _costs(fitted: Mapping[str, Any], rows: Sequence[JournalRow], meter: provenance.Meter) -> dict[str, Any]:
+    train_seconds, seconds = fitted.get("seconds"), sum(row.seconds for row in rows)
     return {
         "train_seconds": train_seconds,
         "train_samples_per_s": fitted["samples"] / train_seconds if train_seconds else None,

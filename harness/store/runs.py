@@ -12,7 +12,7 @@ import numpy as np
 
 from harness.choices import pick
 from harness.contracts import RequestError
-from harness.store import Damaged, Journal, find_folders, read_json, read_manifest
+from harness.store import Damaged, Journal, JournalRow, find_folders, read_json, read_manifest
 from harness.store.scores import Array, ScoreFile, read_scores
 
 
@@ -35,7 +35,7 @@ class Run:
         row: Mapping[str, Any] = self.manifest["row"]
         return row
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[JournalRow]:
         """The captions in the order of the split, read now; none for a run that failed."""
         return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
 
@@ -45,7 +45,7 @@ class Run:
         return str(self.row.get("control") or "")
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JournalRow]:
         """The same, kept."""
         return self.read()
 
