@@ -71,7 +71,7 @@ class Bench:
         journal, decoding = Journal(self.folder / f"{name}.jsonl"), config.build(self.cell, "generate")
         generate(self.captioner, self.test, decoding, journal, None, features)
         rows = journal.latest()
-        return len(rows) / sum(float(row["seconds"]) for row in rows)
+        return len(rows) / sum(float(row.seconds) for row in rows)
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:

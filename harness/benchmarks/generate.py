@@ -58,7 +58,7 @@ class Task:
         with TemporaryDirectory(dir=self.folder) as place:
             journal = Journal(Path(place) / "captions.jsonl")
             generate(self.captioner, self.asked, self.decoding, journal, None, features, self.speak)
-            return [row["caption"] for row in journal.latest()]
+            return [row.caption or "" for row in journal.latest()]
 
 
 @dataclass(frozen=True)

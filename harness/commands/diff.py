@@ -138,7 +138,7 @@ def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
 
 
 def _captions(left: Run, right: Run) -> list[str]:
-    a, b = ({row["id"]: (row["caption"], row["reference"]) for row in run.rows} for run in (left, right))
+    a, b = ({row.id: (row.caption, row.reference) for row in run.rows} for run in (left, right))
     common = a.keys() & b.keys()
     other = sum(a[key][0] != b[key][0] for key in common)
     references = sum(a[key][1] != b[key][1] for key in common)

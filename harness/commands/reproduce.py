@@ -18,7 +18,7 @@ from harness.machine import provenance
 from harness.machine.terminal import console, errors
 from harness.scoring.protocol import columns, scorable
 from harness.scoring.score import Plan, score
-from harness.store import difference, make_folder, read_manifest
+from harness.store import JournalRow, difference, make_folder, read_manifest
 from harness.store.integrity import changed
 from harness.store.runs import Run, find_run_or_fit
 from harness.tables.values import protocol_values
@@ -121,7 +121,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
 
 def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
-    before, after = ({str(row["id"]): row for row in run.rows} for run in (first, second))
+    before, after = ({str(row.id): row for row in run.rows} for run in (first, second))
     found = []
     for name in [*before, *(name for name in after if name not in before)]:
         texts = _said(before.get(name)), _said(after.get(name))
@@ -130,10 +130,10 @@ def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def _said(row: Mapping[str, Any] | None) -> str:
+def _said(row: JournalRow | None) -> str:
     if row is None:
         return "(no such sample)"
-    return repr(row["caption"]) if row["status"] == "ok" else f"(failed: {row.get('error')})"
+    return repr(row.caption) if row.status == "ok" else f"(failed: {row.error})"
 
 
 def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
@@ -152,4 +152,4 @@ def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
 
 
 def _values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
-    return protocol_values(run, record).set_axis([str(row["id"]) for row in run.rows])
+    return protocol_values(run, record).set_axis([str(row.id) for row in run.rows])

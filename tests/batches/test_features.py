@@ -41,7 +41,7 @@ def finished(results, name, *overrides):
     seen = glances(made.captioner)
     outcome = cell.run(made)
     assert outcome.status == "ok"
-    rows = [(row["id"], row["caption"]) for row in Journal(outcome.folder / "captions.jsonl").rows()]
+    rows = [(row.id, row.caption) for row in Journal(outcome.folder / "captions.jsonl").rows()]
     fit = json.loads((outcome.folder / "manifest.json").read_text())["row"]["fit_id"]
     losses = [pd.read_csv(path)["loss"].to_numpy() for path in results.glob(f"fits/*-{fit}/losses.csv")]
     return outcome.run_id, losses, rows, len(seen)

@@ -66,11 +66,11 @@ def test_the_journal_says_whose_caption_was_copied(results):
     train = config.build(config.cells("run", SMALL)[0], "dataset").load("train").samples
     captions = {sample.id: sample.caption for sample in train}
     nearest = run_of(results, control="nearest")
-    assert all(row["caption"] == captions[row["neighbour"]] for row in nearest.rows)
+    assert all(row.caption == captions[row.to_json()["neighbour"]] for row in nearest.rows)
     assert nearest.manifest["control"]["pictures"] == len(train)
     assert nearest.manifest["control"]["duplicates"] == 0
     constant = run_of(results, control="constant")
-    assert {row["caption"] for row in constant.rows} == {constant.manifest["control"]["caption"]}
+    assert {row.caption for row in constant.rows} == {constant.manifest["control"]["caption"]}
     assert "duplicates" not in constant.manifest["control"], "it does not look"
 
 
@@ -168,7 +168,7 @@ def test_killed_between_batches_it_goes_on_to_the_same_captions(tmp_path):
         assert cell.run(parts(asked, tmp_path / folder)).status == "ok"
     assert journal.read_bytes().startswith(before)
     (other,) = (tmp_path / "whole").glob("runs/*/captions.jsonl")
-    torn, whole = ([{**row, "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
+    torn, whole = ([{**row.to_json(), "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
     assert torn == whole
     assert len(torn) == 150
 
@@ -198,7 +198,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_is_tried_again(tmp_path, mo
     (run,) = find_runs(tmp_path / "results")
     assert run.status == "partial"
     failed = run.rows[1]
-    assert (failed["status"], failed["caption"]) == ("failed", None)
+    assert (failed.status, failed.caption) == ("failed", None)
     assert "disk went away" in failed["error"]
     assert main(arguments) == 0
     assert (read_manifest(run.folder) or {})["status"] == "ok"

@@ -152,7 +152,7 @@ def request_(tmp_path):
 def captions(results, engine_):
     (folder,) = [path for path in (results / "runs").iterdir() if ("-vllm-" in path.name) == (engine_ == "vllm")]
     assert read_json(folder / "manifest.json")["status"] == "ok"
-    return [row["caption"] for row in Journal(folder / "captions.jsonl").rows()]
+    return [row.caption for row in Journal(folder / "captions.jsonl").rows()]
 
 
 def test_a_run_by_another_engine_is_a_row_of_its_own(request_, tmp_path, monkeypatch):

@@ -238,9 +238,9 @@ def test_a_run_says_which_label_it_gave(tmp_path):
     runs = {(run.row["prompt"], run.row["modality"]): run.rows for run in find_runs(tmp_path)}
     assert len(runs) == 4
     for row in runs["modality", "predicted"]:
-        assert row["prompt"].startswith(f"Imaging modality: {row['label']}. ")
+        assert row.prompt.startswith(f"Imaging modality: {row.label}. ")
     for asked in (("modality", "none"), ("plain", "none"), ("plain", "predicted")):
-        assert all("label" not in row for row in runs[asked]), "none was given"
+        assert all(row.label is None for row in runs[asked]), "none was given"
 
 
 def test_a_taught_row_is_told_apart_on_the_leaderboard(tmp_path):
