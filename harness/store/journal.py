@@ -96,18 +96,14 @@ class Journal:
         """All whole rows. A torn last line is left out; damage before it raises Damaged with the line's number."""
         if not self.path.exists():
             return []
-        lines = self.path.read_bytes().split(b"\n")
-        bodies = []
-        for number, line in enumerate(lines[:-1], start=1):
-            body = _checked(line)
-            if body is None:
-                raise Damaged(
-                    f"{self.path} line {number}: the checksum does not fit, the row was edited or damaged; "
-                    "delete the line and repeat the command to make it again"
-                )
-            bodies.append(body)
+        bodies = [_checked(line) for line in self.path.read_bytes().split(b"\n")[:-1]]
+        if b"" in bodies:
+            raise Damaged(
+                f"{self.path} line {bodies.index(b'') + 1}: the checksum does not fit, the row was edited or damaged; "
+                "delete the line and repeat the command to make it again"
+            )
         objects = json.loads(b"[" + b",".join(bodies) + b"]")  # one call: three times as fast
-        return [JournalRow(values) for values in objects]
+        return list(map(JournalRow, objects))
 
     def latest(self) -> list[JournalRow]:
         """One row per `id`, the last one, in the order in which the ids first came. Raises Damaged."""
@@ -151,9 +147,8 @@ def _line(row: JournalRow) -> bytes:
     return f'{text[:-1]}{", " if vars(row) else ""}"check": "{check}"}}\n'.encode()
 
 
-def _checked(line: bytes) -> bytes | None:
-    """The JSON object that was written, None where it is not."""
-    if line[-20:-10] != b'"check": "':
-        return None
+def _checked(line: bytes) -> bytes:
+    """The JSON object that was written; empty where the line is another one."""
     body = line[:-20].removesuffix(b", ") + b"}"
-    return body if hashlib.sha256(body).hexdigest()[:8].encode() == line[-10:-2] else None
+    check = hashlib.sha256(body).hexdigest()[:8].encode()
+    return body if line[-20:-2] == b'"check": "' + check else b""
