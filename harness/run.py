@@ -10,7 +10,6 @@ from harness import config
 from harness.cells.dry_run import show_plan
 from harness.cells.parts import Once, Settings
 from harness.cells.sweep import prepare, run_cells, summary
-from harness.cells.worker import Ended
 from harness.commands._options import parse
 from harness.contracts import RequestError, Split
 from harness.machine import ranks
@@ -39,24 +38,20 @@ def main(argv: Sequence[str]) -> int:
     plans = [plan(one, arguments.config_dir) for one in _by_protocol(cells)]
     make_folder(results)
     datasets: dict[str, Once] = {}
-    ended = run_cells(cells, launcher, datasets, results)
+    ended = run_cells(cells, launcher, datasets, results)  # dataset -> prompt -> captioner (strategy) -> captions
     if not ranks.first():
         return summary(cells, ended)
-    failed = _score(cells, ended, plans, datasets, results)
-    _tables(cells, ended, results)
+    runs = [(one, results / "runs" / end.run) for one, end in zip(cells, ended, strict=True) if end.run]
+    failed = _score(runs, plans, datasets, results)
+    _tables(runs, results)
     return max(summary(cells, ended), failed)
 
 
-# ---------------------------------------------------------------- scores and tables
+Runs = Sequence[tuple[config.Cell, Path]]
+"""The cells that have captions, and their folders."""
 
 
-def _score(
-    cells: Sequence[config.Cell],
-    ended: Sequence[Ended],
-    plans: Sequence[Plan],
-    datasets: dict[str, Once],
-    results: Path,
-) -> int:
+def _score(runs: Runs, plans: Sequence[Plan], datasets: dict[str, Once], results: Path) -> int:
     """Score every run by the protocol of its cell. 1 when a metric failed."""
 
     def load(node: Mapping[str, Any], split: str) -> Split:
@@ -65,27 +60,24 @@ def _score(
 
     failed = False
     for one in plans:
-        mine = [
-            (cell, results / "runs" / end.run)
-            for cell, end in zip(cells, ended, strict=True)
-            if end.run and cell.config["protocol"]["name"] == one.protocol.name
-        ]
-        runs = [Run(folder, read_manifest(folder) or {}) for _, folder in mine]
-        if runs:
+        mine = [(cell, folder) for cell, folder in runs if cell.config["protocol"]["name"] == one.protocol.name]
+        if mine:
             settings: Settings = config.settings(mine[0][0], Settings)
             device = pick_device(settings.device, settings.threads)
-            failed |= bool(score([scorable(run, load) for run in runs], [one], device, results).failed)
+            made = [scorable(Run(folder, read_manifest(folder) or {}), load) for _, folder in mine]
+            failed |= bool(score(made, [one], device, results).failed)
     return int(failed)
 
 
-def _tables(cells: Sequence[config.Cell], ended: Sequence[Ended], results: Path) -> None:
-    for one, end in zip(cells, ended, strict=True):
-        if end.run:
-            row = (read_manifest(results / "runs" / end.run) or {})["row"]
-            wanted = {key: row[key] for key in ("dataset", "split", "weights")}
-            finish(results, TRIALS, **wanted, protocol=one.config["protocol"]["name"])
-            return
-    rebuild(results, TRIALS)  # the failures are rows of runs.csv
+def _tables(runs: Runs, results: Path) -> None:
+    """Rebuild all tables, and print the leaderboard of the first run."""
+    if not runs:
+        rebuild(results, TRIALS)  # the failures are rows of runs.csv
+        return
+    cell, folder = runs[0]
+    row = (read_manifest(folder) or {})["row"]
+    wanted = {key: row[key] for key in ("dataset", "split", "weights")}
+    finish(results, TRIALS, **wanted, protocol=cell.config["protocol"]["name"])
 
 
 def _by_protocol(cells: Sequence[config.Cell]) -> list[config.Cell]:
