@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.machine.bfloat16 import bearable
+from harness.machine.bfloat16 import bfloat16_fallback
 
 
 def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:
@@ -16,7 +16,7 @@ def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:
     size = 8192 if device.startswith("cuda") else 2048
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = 0.0
-    with bearable(dtype, torch.device(device)):
+    with bfloat16_fallback(dtype, torch.device(device)):
         for _ in range(4):
             _wait(device)
             start = time.perf_counter()

@@ -26,7 +26,7 @@ from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
 from harness.benchmarks._peak import operations
 from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
-from harness.contracts import Decoding, Example, Query, Speak
+from harness.contracts import Decoding, Engine, Example, Query
 from harness.inference import vllm
 from harness.inference.generate import generate
 from harness.store import Journal
@@ -44,7 +44,7 @@ class Task:
     decoding: Decoding
     folder: Path
     device: str
-    speak: Speak | None = None
+    engine: Engine | None = None
 
     def one_at_a_time(self) -> list[str]:
         """A call of the model for each picture."""
@@ -57,7 +57,7 @@ class Task:
         features = Features(self.captioner, FeatureFiles(self.folder / "features", ROOM), {}) if keep else None
         with TemporaryDirectory(dir=self.folder) as place:
             journal = Journal(Path(place) / "captions.jsonl")
-            generate(self.captioner, self.asked, self.decoding, journal, None, features, self.speak)
+            generate(self.captioner, self.asked, self.decoding, journal, None, features, self.engine)
             return [row.caption or "" for row in journal.latest()]
 
 
@@ -121,7 +121,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def work(task: Task) -> dict[bool, float]:
     """Operations of a caption, by whether its features are kept."""
     (told,) = examples(task.asked[:1])
-    seen = Example((), told.prompt, seen=task.captioner.see(task.captioner.look(told)))
+    seen = Example((), told.prompt, seen=task.captioner.encode_images(task.captioner.preprocess(told)))
     one = partial(task.captioner.generate, decoding=task.decoding)
     return {False: operations(partial(one, [told])), True: operations(partial(one, [seen]))}
 
@@ -133,7 +133,7 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
     if task.decoding.engine == "vllm":
         probes = vllm.probes(task.asked[:1])
         with vllm.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
-            task.speak = made[1]
+            task.engine = made[1]
             yield
         return
     task.captioner.generate(examples(task.asked[:1]), replace(task.decoding, max_new_tokens=1))

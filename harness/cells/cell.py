@@ -65,7 +65,7 @@ def _done(manifest: Mapping[str, Any] | None) -> bool:
 def _captions(parts: Parts, known: Known, queries: Sequence[Query]) -> str:
     """Make the captions and the manifest of their run; returns its status."""
     started, journal = provenance.now(), Journal(known.folder / "captions.jsonl")
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         meter = provenance.Meter(parts.device)
         learnt, fitted = run_control(parts, known, journal)
     else:

@@ -93,7 +93,7 @@ def _memory(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> st
     peaks = [row["peak_memory_bytes"] for row in like if row.get("peak_memory_bytes")]
     if peaks:
         return f"{max(peaks) / 2**30:.1f} GiB"
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return "unknown"
     dtype = str(parts.identities["model"].get("dtype", "float32"))
     if dtype == "auto":

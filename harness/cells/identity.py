@@ -58,7 +58,7 @@ def identify(parts: Parts) -> Known:
     test = parts.dataset.load(parts.split)
     if not test.samples:
         raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return _identify_control(parts, test)
     train = parts.dataset.load("train") if parts.strategy.trains else None
     plan = parts.strategy.plan(parts.captioner)
@@ -79,7 +79,7 @@ def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
 
     labelled: the fit was taught with labels. An engine other than the captioner's own stands beside its name.
     """
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         unused = dict.fromkeys(("strategy", "prompt", "modality"), "none")
         return {"model": parts.control.name, "class": "control", **unused, "control": parts.control.name}
     engine = parts.decoding.engine

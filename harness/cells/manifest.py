@@ -113,7 +113,7 @@ def _labels(parts: Parts, known: Known) -> dict[str, Any]:
         "split": parts.split,
         "weights": parts.weights,
         **titles(parts, labelled=known.labelled),
-        "seed": None if parts.control.speaks else parts.seed,
+        "seed": None if parts.control.replaces_captioner else parts.seed,
         "params_total": known.plan.params_total,
         "params_trained": known.plan.params_trained,
         "params_trained_pct": known.plan.params_trained_pct,

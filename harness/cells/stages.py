@@ -15,12 +15,12 @@ from harness.cells.identity import Known, queries_of
 from harness.cells.leaks import refuse_leaks
 from harness.cells.manifest import write_fit
 from harness.cells.parts import Parts
-from harness.contracts import CapBenchError, Query, Speak, Split, TowerCached
+from harness.contracts import CapBenchError, Engine, Query, Split, TowerCached
 from harness.inference import vllm
-from harness.inference.controls import say
+from harness.inference.controls import caption_by_control
 from harness.inference.generate import generate
 from harness.machine import memory, provenance, ranks
-from harness.machine.bfloat16 import bearable_model
+from harness.machine.bfloat16 import bfloat16_fallback_of
 from harness.store import Damaged, Journal, file_digest, locked, read_manifest, same_identity, write_text
 from harness.training.fit import fit, rows_per_process
 from harness.training.trainer import check_options
@@ -28,7 +28,7 @@ from harness.training.trainer import check_options
 
 def check(parts: Parts, known: Known) -> None:
     """Look for a wrong request before the work begins. Raises Refused, RequestError."""
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return
     if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
         rows_per_process(parts.training)
@@ -39,7 +39,7 @@ def check(parts: Parts, known: Known) -> None:
 
 def ask(parts: Parts, test: Split) -> Sequence[Query]:
     """What the captioner is asked of the split. Raises RequestError where a question knows the answer."""
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return []
     queries = queries_of(parts, test, parts.modality)
     if parts.captioner.prompted:
@@ -84,7 +84,7 @@ def _fit(parts: Parts, known: Known, train: Split, folder: Path) -> Mapping[str,
     queries = queries_of(parts, train, parts.taught_labels)
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
     limit, features = _limit(parts, known, asked), _features(parts, known)
-    with bearable_model(parts.captioner.model):
+    with bfloat16_fallback_of(parts.captioner.model):
         done = fit(
             parts.captioner, parts.strategy, known.plan, queries, parts.training, parts.seed, folder, limit, features
         )
@@ -98,22 +98,22 @@ def run_control(parts: Parts, known: Known, journal: Journal) -> tuple[Mapping[s
     """What a control has learnt, and its costs. One process says it all: it costs little beside a captioner."""
     assert known.train is not None
     train, test, cache = known.train.samples, known.test.samples, parts.results / "cache"
-    return ranks.once(lambda: say(parts.control, train, test, journal, parts.device, cache))
+    return ranks.once(lambda: caption_by_control(parts.control, train, test, journal, parts.device, cache))
 
 
 def caption(parts: Parts, known: Known, queries: Sequence[Query], journal: Journal) -> None:
     """Fill the journal with the captions of a loaded captioner."""
     limit = _limit(parts, known, {"generate": dict(parts.identities["generate"])})
     features = _features(parts, known)
-    with _engine(parts, known, queries) as speak:
-        generate(parts.captioner, queries, parts.decoding, journal, limit, features, speak)
+    with _engine(parts, known, queries) as engine:
+        generate(parts.captioner, queries, parts.decoding, journal, limit, features, engine)
 
 
 @contextmanager
-def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Speak]:
+def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Engine]:
     """What makes the captions. Raises CapBenchError where another engine says something else than the captioner."""
     if parts.decoding.engine == "transformers":
-        with bearable_model(parts.captioner.model):
+        with bfloat16_fallback_of(parts.captioner.model):
             yield parts.captioner.generate
         return
     merge = vllm.nothing
@@ -122,13 +122,13 @@ def _engine(parts: Parts, known: Known, queries: Sequence[Query]) -> Iterator[Sp
         memory.release()
         parts.captioner.load(parts.device)
         merge = vllm.as_stored(parts.captioner, parts.strategy, known.plan, known.fit_folder / "adapter")
-    with vllm.started(parts.captioner, parts.decoding, parts.device, vllm.probes(queries), merge) as (found, speak):
+    with vllm.started(parts.captioner, parts.decoding, parts.device, vllm.probes(queries), merge) as (found, engine):
         if not found.healthy:
             raise CapBenchError(
                 f"generate.engine={parts.decoding.engine} for model={parts.captioner.name}: its captions differ from "
                 f"the captioner's own ({found.first}); use transformers"
             )
-        yield speak
+        yield engine
 
 
 # ---------------------------------------------------------------- what fit and captions share

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import Control, Generated, Query, Said, Sample
+from harness.contracts import Control, ControlCaption, Generated, Query, Sample
 from harness.machine.terminal import bar
 from harness.store import Journal, JournalRow
 from harness.store.cache import Cache
@@ -15,7 +15,7 @@ from harness.store.cache import Cache
 AT_ONCE = 64  # samples: nothing of a batch depends on the others in it
 
 
-def say(
+def caption_by_control(
     control: Control, train: Sequence[Sample], test: Sequence[Sample], journal: Journal, device: str, kept: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Caption every sample without an ok row, as `generate` does: failed rows stay, and are tried again later.
@@ -41,13 +41,13 @@ def say(
 def _rows(control: Control, batch: Sequence[Sample]) -> Iterator[JournalRow]:
     """Journal rows like a captioner's, which is asked nothing."""
     start = time.perf_counter()
-    answers = control.say(batch)
+    answers = control.caption(batch)
     seconds = (time.perf_counter() - start) / len(batch)
     for sample, said in zip(batch, answers, strict=True):
         yield _row(Query(sample, ""), said).taking(seconds)
 
 
-def _row(query: Query, said: Said) -> JournalRow:
+def _row(query: Query, said: ControlCaption) -> JournalRow:
     if said.caption is None:
         return JournalRow.failed(query, said.reason)
     return JournalRow.ok(query, Generated(said.caption, tokens=0, truncated=False), said.facts)

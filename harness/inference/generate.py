@@ -10,7 +10,7 @@ from harness.batches.features import Features
 from harness.batches.lengths import longest_first
 from harness.batches.limit import Limit
 from harness.batches.prefetch import Ahead
-from harness.contracts import Captioner, Decoding, Example, ImageError, Query, Speak
+from harness.contracts import Captioner, Decoding, Engine, Example, ImageError, Query
 from harness.machine import memory, ranks
 from harness.machine.terminal import bar
 from harness.store import Journal, JournalRow
@@ -23,7 +23,7 @@ def generate(
     journal: Journal,
     limit: Limit | None = None,
     features: Features | None = None,
-    speak: Speak | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
@@ -34,7 +34,7 @@ def generate(
 
     Batches are of rows alike, the longest first. Of several processes each takes one batch of a round; process 0 writes
     the rows of each round, and puts them into the order of the queries when all are there.
-    speak: the engine that makes the captions, the captioner itself where none is given.
+    engine: what makes the captions, the captioner itself where none is given.
     """
     done = ranks.once(lambda: {row.id for row in journal.rows() if row.status == "ok"})
     limit = limit or Limit()
@@ -42,7 +42,7 @@ def generate(
     todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
-    speak = speak or captioner.generate
+    engine = engine or captioner.generate
     read = partial(_read, features=features)
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
         while todo:
@@ -50,7 +50,7 @@ def generate(
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
             ahead.expect([*mine, *next_mine])
             batches = batches[: ranks.world()]
-            parts = ranks.gather(_attempt(speak, mine, decoding, ahead, features))
+            parts = ranks.gather(_attempt(engine, mine, decoding, ahead, features))
             rows = [row for part in parts for row in part or ()]
             if rows and ranks.first():
                 journal.append(rows)
@@ -79,12 +79,12 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:
 
 
 def _attempt(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[JournalRow] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
     try:
-        rows = _caption(speak, batch, decoding, ahead, features)
+        rows = _caption(engine, batch, decoding, ahead, features)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_shortage(error):
             raise
@@ -96,7 +96,7 @@ def _attempt(
 
 
 def _caption(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
 ) -> list[JournalRow]:
     """One journal row per query, in the order of the batch."""
     rows: dict[str, JournalRow] = {}
@@ -104,11 +104,11 @@ def _caption(
     for query in batch:
         try:
             example = ahead.take(query)
-            readable.append((query, features.see(query, example) if features and example.seen is None else example))
+            readable.append((query, features.encode(query, example) if features and example.seen is None else example))
         except ImageError as error:
             rows[query.sample.id] = JournalRow.failed(query, str(error))
     if readable:
-        outputs = speak([example for _, example in readable], decoding)
+        outputs = engine([example for _, example in readable], decoding)
         for (query, _), output in zip(readable, outputs, strict=True):
             rows[query.sample.id] = JournalRow.ok(query, output)
     return [rows[query.sample.id] for query in batch]

@@ -19,7 +19,7 @@ SIZE = 192  # of the matrices that are multiplied to find out: a tenth of a seco
 
 
 @contextmanager
-def bearable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+def bfloat16_fallback(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """In here, bfloat16 takes about as long as float32 on a CPU that lacks the instructions.
 
     Values are those of the instructions up to the order of sums. That no time is gained is said once in a process.
@@ -37,21 +37,21 @@ def bearable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         yield
 
 
-def bearable_model(model: nn.Module) -> AbstractContextManager[None]:
-    """Bearable, where any of the model's weights ask for it; all are on one device."""
+def bfloat16_fallback_of(model: nn.Module) -> AbstractContextManager[None]:
+    """The fallback, where any of the model's weights ask for it; all are on one device."""
     import torch
 
     weights = list(model.parameters())
     halves = any(weight.dtype == torch.bfloat16 for weight in weights)
-    return bearable(torch.bfloat16 if halves else torch.float32, weights[0].device)
+    return bfloat16_fallback(torch.bfloat16 if halves else torch.float32, weights[0].device)
 
 
 @contextmanager
 def inference(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """No gradients, and bearable."""
+    """No gradients, and the fallback."""
     import torch
 
-    with torch.inference_mode(), bearable(dtype, device):
+    with torch.inference_mode(), bfloat16_fallback(dtype, device):
         yield
 
 

@@ -137,7 +137,7 @@ def test_another_question_costs_no_look(tmp_path):
         query = Query(sample, question)
         assert features.known(query) is None
         asked = type(example)(example.images, question, "Normal.")
-        seen = features.see(query, asked).seen
+        seen = features.encode(query, asked).seen
         known = features.known(query)
         assert known.ids == list(seen.ids) == captioner.row(asked).ids
         assert known.tensors.keys() == {"features"}

@@ -158,7 +158,7 @@ def test_a_dry_run_knows_what_is_done_and_goes_on_after_a_checkpoint_that_is_not
 @pytest.mark.slow
 def test_killed_between_batches_it_goes_on_to_the_same_captions(tmp_path):
     asked = ["control=template", "dataset.test=150", "lora=none"]
-    fault = {"of": "control", "method": "say", "call": 2, "how": "kill"}
+    fault = {"of": "control", "method": "caption", "call": 2, "how": "kill"}
     assert start(asked, tmp_path / "torn", fault).returncode == -signal.SIGKILL
     (journal,) = (tmp_path / "torn").glob("runs/*/captions.jsonl")
     before = journal.read_bytes()
