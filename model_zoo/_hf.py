@@ -266,7 +266,7 @@ class HFCaptioner(ABC):
         joined = torch.cat(padded)
         return joined.to(self.dtype) if joined.is_floating_point() else joined
 
-    def given(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+    def using_features(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
         """For captioners whose tower can be left out (see `TowerCached`); here a batch always holds pictures."""
         del batch
         return nullcontext()
@@ -284,7 +284,7 @@ class HFCaptioner(ABC):
         batch = self.prompts([self.row(example) for example in examples])
         device = next(self.model.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        with inference(self.model), self.given(inputs):
+        with inference(self.model), self.using_features(inputs):
             output = self.model.generate(**inputs, generation_config=self.generation_config(decoding))  # type: ignore[operator]
         return [self.caption(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
 

@@ -52,7 +52,7 @@ class LanguageCaptioner(TowerCaptioner):
         language: Any = self.model.get_submodule(self.language)
         device = language.embed_tokens.weight.device
         inputs = {name: tensor.to(device) for name, tensor in self.prompts([self.row(example)]).items()}
-        with inference(self.model), self.given(inputs), self._listening() as heard:
+        with inference(self.model), self.using_features(inputs), self._listening() as heard:
             self.model(**inputs)
         return heard[0][0]
 

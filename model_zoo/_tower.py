@@ -37,22 +37,22 @@ class TowerCaptioner(CheckpointCaptioner):
     def replay(self, features: Tensor, *arguments: Any) -> Any:
         """What `entrance` gives, from features in the place of pixels."""
 
-    def look(self, example: Example) -> Seen:
+    def preprocess(self, example: Example) -> Seen:
         """Prompt ids and pixels of one example."""
         row = self.row(example)
         return Seen(row.ids, row.vision)
 
-    def see(self, looked: Seen) -> Seen:
+    def encode_images(self, processed: Seen) -> Seen:
         """Prompt ids and features. One at a time: what is kept must not depend on what else is in a batch."""
         device = next(self.model.parameters()).device
-        inputs = {n: t.to(device) for n, t in self.merge([Row(list(looked.ids), dict(looked.tensors))]).items()}
+        inputs = {n: t.to(device) for n, t in self.merge([Row(list(processed.ids), dict(processed.tensors))]).items()}
         with inference(self.model):
             features = self.watch(inputs).cpu()
-        rest = {name: tensor for name, tensor in looked.tensors.items() if name not in self.replaced}
-        return Seen(looked.ids, {FEATURES: features, **rest})
+        rest = {name: tensor for name, tensor in processed.tensors.items() if name not in self.replaced}
+        return Seen(processed.ids, {FEATURES: features, **rest})
 
     @contextmanager
-    def given(self, batch: dict[str, Tensor]) -> Iterator[None]:
+    def using_features(self, batch: dict[str, Tensor]) -> Iterator[None]:
         """Make a batch with features ready for the model, in place; the tower is left out within."""
         if FEATURES not in batch:
             yield

@@ -71,7 +71,7 @@ class Bench:
         journal, decoding = Journal(self.folder / f"{name}.jsonl"), config.build(self.cell, "generate")
         generate(self.captioner, self.test, decoding, journal, None, features)
         rows = journal.latest()
-        return len(rows) / sum(float(row["seconds"]) for row in rows)
+        return len(rows) / sum(float(row.seconds) for row in rows)
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -112,13 +112,13 @@ def _stages(bench: Bench) -> None:
     if not isinstance(captioner, TowerCached):
         return
     meter = provenance.Meter(bench.device)
-    looked = [captioner.look(example) for example in told]
+    processed = [captioner.preprocess(example) for example in told]
     bench.row["process_s"] = meter.seconds() / len(told)
     meter = provenance.Meter(bench.device)
-    for one in looked:
-        captioner.see(one)
+    for one in processed:
+        captioner.encode_images(one)
     bench.row["tower_s"] = meter.seconds() / len(told)
-    bench.row["prompt_tokens"] = sum(len(one.ids) for one in looked) / len(looked)
+    bench.row["prompt_tokens"] = sum(len(one.ids) for one in processed) / len(processed)
 
 
 def _fits(bench: Bench) -> None:

@@ -103,12 +103,12 @@ def work(cell: config.Cell, query: Query, device: str) -> tuple[float, float]:
     captioner.load(device)
     model = strategy.attach(captioner, strategy.plan(captioner))
     (told,) = examples([query])
-    seen = replace(told, images=(), seen=captioner.see(captioner.look(told)))
+    seen = replace(told, images=(), seen=captioner.encode_images(captioner.preprocess(told)))
 
     def update(example: Example) -> None:
         batch = captioner.collate([example], training.max_caption_tokens)
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        with captioner.given(inputs):
+        with captioner.using_features(inputs):
             model(**inputs).loss.backward()
 
     return operations(partial(update, told)), operations(partial(update, seen))

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from harness import config
 from harness.benchmarks._real import Comparison, features, operations, queries, stock
-from harness.contracts import Decoding, Example, Query, Speak
+from harness.contracts import Decoding, Engine, Example, Query
 from harness.inference import vllm
 from harness.inference.generate import generate
 from harness.store import Journal
@@ -39,7 +39,7 @@ class Task:
     decoding: Decoding
     folder: Path
     device: str
-    speak: Speak | None = None
+    engine: Engine | None = None
 
     def one_at_a_time(self) -> list[str]:
         """A call of the model for each picture."""
@@ -52,8 +52,8 @@ class Task:
         kept = features(self.captioner, self.folder) if keep else None
         with TemporaryDirectory(dir=self.folder) as place:
             journal = Journal(Path(place) / "captions.jsonl")
-            generate(self.captioner, self.asked, self.decoding, journal, None, kept, self.speak)
-            return [row["caption"] for row in journal.latest()]
+            generate(self.captioner, self.asked, self.decoding, journal, None, kept, self.engine)
+            return [row.caption or "" for row in journal.latest()]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ SIDES = {
 def work(task: Task) -> dict[bool, float]:
     """Operations of a caption, by whether its features are kept."""
     (told,) = examples(task.asked[:1])
-    seen = Example((), told.prompt, seen=task.captioner.see(task.captioner.look(told)))
+    seen = Example((), told.prompt, seen=task.captioner.encode_images(task.captioner.preprocess(told)))
     one = partial(task.captioner.generate, decoding=task.decoding)
     return {False: operations(partial(one, [told])), True: operations(partial(one, [seen]))}
 
@@ -96,7 +96,7 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
     if task.decoding.engine == "vllm":
         probes = vllm.probes(task.asked[:1])
         with vllm.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
-            task.speak = made[1]
+            task.engine = made[1]
             yield
         return
     task.captioner.generate(examples(task.asked[:1]), replace(task.decoding, max_new_tokens=1))

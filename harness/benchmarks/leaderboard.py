@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from harness import config
 from harness.benchmarks._runner import Benchmark, Row, here
-from harness.contracts import ScoreProtocol, Split
-from harness.store import Journal, digest, file_digest, write_json, write_text
+from harness.contracts import Generated, Query, Sample, ScoreProtocol, Split
+from harness.store import Journal, JournalRow, digest, file_digest, write_json, write_text
 from harness.tables import stats
 from harness.tables.columns import METRIC_COLUMNS, RUN_COLUMNS
 
@@ -76,38 +76,33 @@ def make_results(
     rng = np.random.default_rng(0)
     protocol: ScoreProtocol = config.build_node(config.choice("protocol", "embedded"), "protocol")
     facts = _made_up(rng, samples) if dataset is None else _known(dataset)
-    references = [str(row["reference"]) for row in facts]
+    references = [sample.caption for sample in facts]
+    queries = [Query(sample, "Describe the picture in one caption.") for sample in facts]
     hard = rng.beta(2, 5, size=len(facts))
     for place in range(runs):
         variant, seed = divmod(place, seeds)
         folder = results / "runs" / f"model{variant:04d}-targeted-plain-s{seed}-{digest(place)[:10]}"
-        captions = [_text(rng, 12) for _ in references]
-        rows = [
-            {"id": facts[n]["id"], "status": "ok", "caption": caption, "tokens": 20, "truncated": False}
-            | {"prompt": "Describe the picture in one caption.", **facts[n]}
-            | {"seconds": 0.01}
-            for n, caption in enumerate(captions)
-        ]
+        rows = [JournalRow.ok(query, Generated(_text(rng, 12), 20, truncated=False)).taking(0.01) for query in queries]
         Journal(folder / "captions.jsonl").append(rows)
         _write_manifest(folder, variant, seed, references, dataset)
         _write_scores(folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(6, len(facts))))
 
 
-def _made_up(rng: np.random.Generator, count: int) -> list[dict[str, Any]]:
+def _made_up(rng: np.random.Generator, count: int) -> list[Sample]:
     references = [_text(rng, int(rng.integers(5, 30))) for _ in range(count)]
     return [
-        {"id": f"image_{n:06d}", "reference": reference, "modality": MODALITIES[int(rng.integers(6))]}
-        | {"concepts": WORDS[: int(rng.integers(1, 6))]}
+        Sample(f"image_{n:06d}", (), reference, "test", MODALITIES[int(rng.integers(6))], _some_words(rng))
         for n, reference in enumerate(references)
     ]
 
 
-def _known(dataset: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _some_words(rng: np.random.Generator) -> tuple[str, ...]:
+    return tuple(WORDS[: int(rng.integers(1, 6))])
+
+
+def _known(dataset: Mapping[str, Any]) -> list[Sample]:
     split: Split = config.build_node(dataset, "dataset").load("test")
-    return [
-        {"id": s.id, "reference": s.caption, "modality": s.modality, "concepts": list(s.concepts)}
-        for s in split.samples
-    ]
+    return list(split.samples)
 
 
 def _text(rng: np.random.Generator, words: int) -> str:

@@ -34,6 +34,7 @@ from harness.machine import provenance
 from harness.machine.terminal import console
 from harness.scoring.caption_files import read_captions
 from harness.scoring.score import Column, Plan, Scorable, score
+from harness.store import JournalRow
 
 NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")
 HEADLINE = {
@@ -56,13 +57,10 @@ class Task:
     systems: Sequence[Sequence[str]]
     images: Mapping[str, ImageSource]
 
-    def rows(self, system: int) -> list[dict[str, Any]]:
+    def rows(self, system: int) -> list[JournalRow]:
         """As the scoring stage reads them."""
         texts = zip(self.references, self.systems[system], strict=True)
-        return [
-            {"id": str(place), "status": "ok", "reference": reference, "caption": caption}
-            for place, (reference, caption) in enumerate(texts)
-        ]
+        return [JournalRow.of_texts(str(place), *both) for place, both in enumerate(texts)]
 
     def pair(self, system: int, place: int) -> Pair:
         """As a metric sees it."""

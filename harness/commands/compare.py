@@ -92,12 +92,12 @@ def _same_samples(one: Run, other: Run) -> None:
     if one.manifest["identity"].get("data") == other.manifest["identity"].get("data"):
         return
     lines = difference({key: one.row.get(key) for key in SAME}, {key: other.row.get(key) for key in SAME})
-    left, right = ({str(row["id"]): row for row in run.rows} for run in (one, other))
+    left, right = ({str(row.id): row for row in run.rows} for run in (one, other))
     common = left.keys() & right.keys()
     kinds = {
         "only in A": [name for name in left if name not in right],
         "only in B": [name for name in right if name not in left],
-        "with another reference": [n for n in left if n in common and left[n]["reference"] != right[n]["reference"]],
+        "with another reference": [n for n in left if n in common and left[n].reference != right[n].reference],
     }
     lines += [f"{len(ids)} samples {kind}: {_few(ids)}" for kind, ids in kinds.items() if ids]
     found = "; ".join(lines) or "the ids and references are the same; the pictures, modalities or concepts are not"
@@ -170,11 +170,11 @@ def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
     left, right = (run.rows for run in pairing.runs)
     table = pd.DataFrame(
         {
-            "id": [row["id"] for row in left],
-            "modality": [row.get("modality") for row in left],
-            "reference": [row["reference"] for row in left],
-            "caption_a": [row["caption"] for row in left],
-            "caption_b": [row["caption"] for row in right],
+            "id": [row.id for row in left],
+            "modality": [row.modality for row in left],
+            "reference": [row.reference for row in left],
+            "caption_a": [row.caption for row in left],
+            "caption_b": [row.caption for row in right],
             "difference": pairing.values[0][metric] - pairing.values[1][metric],
         }
     )

@@ -16,7 +16,7 @@ from harness.machine.terminal import console, errors
 from harness.store import difference, read_manifest
 from harness.store.integrity import changed
 from harness.store.inventory import patterns, plain
-from harness.store.runs import Run, find_record
+from harness.store.runs import Run, find_run_or_fit
 from harness.tables.scores import scores_table
 
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("diff", options, Settings)
     if len(names) != 2:
         raise RequestError(f"diff: expected two names A and B of runs or fits, got {len(names)}; see `capbench ls`")
-    left, right = (find_record(Path(settings.results), name) for name in names)
+    left, right = (find_run_or_fit(Path(settings.results), name) for name in names)
     if left.folder.parent.name != right.folder.parent.name:
         kinds = " and ".join(str(record.folder.relative_to(record.folder.parent.parent)) for record in (left, right))
         raise RequestError(f"diff {' '.join(names)}: expected two runs or two fits, got {kinds}")
@@ -138,7 +138,7 @@ def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
 
 
 def _captions(left: Run, right: Run) -> list[str]:
-    a, b = ({row["id"]: (row["caption"], row["reference"]) for row in run.rows} for run in (left, right))
+    a, b = ({row.id: (row.caption, row.reference) for row in run.rows} for run in (left, right))
     common = a.keys() & b.keys()
     other = sum(a[key][0] != b[key][0] for key in common)
     references = sum(a[key][1] != b[key][1] for key in common)

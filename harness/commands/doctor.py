@@ -18,11 +18,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import config
-from harness.cells.worker import Settings as RunSettings
+from harness.cells.parts import Settings as RunSettings
 from harness.commands._options import parse
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
 from harness.inference import vllm
-from harness.inference.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
+from harness.inference.parity import HEALTHY, PROMPTS, Finding, ParityCase, check_adapter, check_batches
 from harness.machine import memory, provenance
 from harness.machine.bfloat16 import SLOW, slowdown
 from harness.machine.devices import pick_device
@@ -108,23 +108,23 @@ def _findings(cell: config.Cell, captioner: Captioner, strategy: Strategy, sampl
     decoding: Decoding = config.build(cell, "generate")
     vllm.check(captioner, decoding, device)
     captioner.load(device)
-    patient = Patient(captioner, examples, decoding)
-    yield from check_batches(patient)
+    case = ParityCase(captioner, examples, decoding)
+    yield from check_batches(case)
     with tempfile.TemporaryDirectory() as folder:
         if strategy.trains:
-            yield from check_adapter(patient, strategy, fresh, Path(folder))
+            yield from check_adapter(case, strategy, fresh, Path(folder))
         if decoding.engine != "transformers":
-            del patient.captioner.model, captioner  # there may be no room for two
+            del case.captioner.model, captioner  # there may be no room for two
             memory.release()
-            yield _engine(fresh(), strategy, Path(folder), patient, device)
+            yield _engine(fresh(), strategy, Path(folder), case, device)
 
 
-def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, patient: Patient, device: str) -> Finding:
+def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, case: ParityCase, device: str) -> Finding:
     """The other engine's captions beside the captioner's, both with the adapter that was moved at random."""
     merge = vllm.nothing
     if any(adapter.iterdir()):
         merge = vllm.as_stored(captioner, strategy, strategy.plan(captioner), adapter)
-    with vllm.started(captioner, patient.decoding, device, patient.examples, merge) as (finding, _):
+    with vllm.started(captioner, case.decoding, device, case.examples, merge) as (finding, _):
         return finding
 
 

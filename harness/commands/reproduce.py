@@ -11,16 +11,16 @@ import pandas as pd
 
 from harness import config
 from harness.cells import cell
-from harness.cells.worker import parts as built
+from harness.cells.parts import build_parts
 from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
 from harness.machine.terminal import console, errors
 from harness.scoring.protocol import columns, scorable
 from harness.scoring.score import Plan, score
-from harness.store import difference, make_folder, read_manifest
+from harness.store import JournalRow, difference, make_folder, read_manifest
 from harness.store.integrity import changed
-from harness.store.runs import Run, find_record
+from harness.store.runs import Run, find_run_or_fit
 from harness.tables.values import protocol_values
 
 SHOWN = 5  # differing captions
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("reproduce", options, Settings)
     if len(names) != 1:
         raise RequestError(f"reproduce: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
-    first = find_record(Path(settings.source), names[0])
+    first = find_run_or_fit(Path(settings.source), names[0])
     one = stored_cell(first, Path(settings.results), settings.device)
     for line in surroundings(first):
         errors.print(f"not as it was: {line}", markup=False)
@@ -77,7 +77,7 @@ def surroundings(run: Run) -> list[str]:
 def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     """Run the cell and score it by the protocols of the first run."""
     results = make_folder(Path(one.config["results"]))
-    parts = built(one, {})
+    parts = build_parts(one, {})
     outcome = cell.run(parts)
     if not outcome.fresh:
         console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
@@ -121,7 +121,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
 
 def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
-    before, after = ({str(row["id"]): row for row in run.rows} for run in (first, second))
+    before, after = ({str(row.id): row for row in run.rows} for run in (first, second))
     found = []
     for name in [*before, *(name for name in after if name not in before)]:
         texts = _said(before.get(name)), _said(after.get(name))
@@ -130,10 +130,10 @@ def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def _said(row: Mapping[str, Any] | None) -> str:
+def _said(row: JournalRow | None) -> str:
     if row is None:
         return "(no such sample)"
-    return repr(row["caption"]) if row["status"] == "ok" else f"(failed: {row.get('error')})"
+    return repr(row.caption) if row.status == "ok" else f"(failed: {row.error})"
 
 
 def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
@@ -152,4 +152,4 @@ def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
 
 
 def _values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
-    return protocol_values(run, record).set_axis([str(row["id"]) for row in run.rows])
+    return protocol_values(run, record).set_axis([str(row.id) for row in run.rows])

@@ -67,7 +67,7 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
             f"results={results}: holds runs, whose tables would be overwritten; use another results=FOLDER"
         )
     rows = paired_rows(settings.captions, settings.references)
-    name = f"{Path(settings.captions).stem}-{digest([[r['id'], r['caption']] for r in rows])[:SHORT]}"
+    name = f"{Path(settings.captions).stem}-{digest([[r.id, r.caption] for r in rows])[:SHORT]}"
     pictures = config.build(cell, "pictures").load() if settings.images else None
     seen = None if pictures is None else lambda: pictures
     ended = score([Scorable(results, rows, seen)], plans, device, results)
@@ -78,7 +78,7 @@ def _score_files(settings: Settings, cell: config.Cell, plans: Sequence[Plan], d
     for one in plans:
         _report(one, table[table["protocol"] == one.protocol.name].set_index("metric"), ended, results)
     console.print(f"scores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False)
-    failed = sum(row["status"] != "ok" for row in rows)
+    failed = sum(row.status != "ok" for row in rows)
     if failed:
         errors.print(
             f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False

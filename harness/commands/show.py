@@ -18,7 +18,7 @@ from harness.machine.terminal import console
 from harness.store import SHORT, Damaged, digest
 from harness.store.integrity import changed, unreadable
 from harness.store.inventory import disk_use, patterns, plain
-from harness.store.runs import Run, find_record, find_runs
+from harness.store.runs import Run, find_run_or_fit, find_runs
 from harness.tables.scores import scores_table
 
 WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "control", "seed", "dataset", "split")
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("show", options, Settings)
     if len(names) != 1:
         raise RequestError(f"show: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
-    record = find_record(Path(settings.results), names[0])
+    record = find_run_or_fit(Path(settings.results), names[0])
     console.print(f"{_kind(record)} {record.folder}", markup=False)
     for title, rows in sections(record, settings.trials):
         _print(title, rows)

@@ -17,7 +17,7 @@ from harness.contracts import RequestError
 from harness.machine.terminal import bar, console
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
-from harness.store.runs import Run, find_fits, find_record, find_runs, short_id
+from harness.store.runs import Run, find_fits, find_run_or_fit, find_runs, short_id
 from harness.tables.rebuild import rebuild
 
 TABLES = ("*.csv", "*.md", "*.tex")
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     results = Path(settings.results)
     if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
-    records = [find_record(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
+    records = [find_run_or_fit(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
     idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
     problems = _all(idle)
     if not names and settings.tables:

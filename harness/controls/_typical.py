@@ -15,7 +15,7 @@ from harness.contracts import RequestError
 class FromCaptions:
     """What controls share that know the training captions and look at no picture."""
 
-    speaks = True
+    replaces_captioner = True
 
     def __init__(self, name: str, sampled: int) -> None:
         self.name, self.sampled = name, sampled

@@ -178,9 +178,9 @@ def _noteworthy(run: Run) -> bool:
 
 
 def _lost(study: Study, run: Run) -> list[list[Cell]]:
-    failed = [row for row in run.read() if row["status"] != "ok"][:SHOWN]
+    failed = [row for row in run.read() if row.status != "ok"][:SHOWN]
     label = study.called.get(run.folder, run.folder.name)
-    return [[text(label), text(row["id"]), text(row.get("error"))] for row in failed]
+    return [[text(label), text(row.id), text(row.error)] for row in failed]
 
 
 def _rejected(run: Run) -> Iterable[Mapping[str, Any]]:

@@ -109,12 +109,12 @@ def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
 
 def complexity(study: Study) -> Iterator[Plot]:
     """The ranking column by length of the reference and by its number of concepts, for the best rows."""
-    words = np.array([len(str(sample["reference"]).split()) for sample in study.samples])
+    words = np.array([len(str(sample.reference).split()) for sample in study.samples])
     yield from _lines(
         study, "caption_length", "Score by length of the reference", "words in the reference", _bins(words)
     )
-    if study.samples and all("concepts" in sample for sample in study.samples):
-        counts = np.array([len(sample["concepts"]) for sample in study.samples])
+    if study.samples and all(sample.concepts is not None for sample in study.samples):
+        counts = np.array([len(sample.concepts or ()) for sample in study.samples])
         groups = {f"{n}+" if n == MANY else str(n): (float(n), _at(counts, n)) for n in range(MANY + 1)}
         label = "medical concepts in the reference"
         yield from _lines(study, "concepts", "Score by number of concepts", label, groups)

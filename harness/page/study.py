@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.store import JournalRow
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables.boards import Board, Group
@@ -123,7 +124,7 @@ class Study:
         return found
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[JournalRow]:
         """id, modality, reference, concepts of every sample, as the newest ranked run has them."""
         run = self.board.ranked.newest if self.board.ranked else None
         return run.read() if run else []

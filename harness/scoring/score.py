@@ -20,7 +20,7 @@ from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
 from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
 from harness.store.cache import Cache
-from harness.store.journal import texts_digest
+from harness.store.journal import JournalRow, texts_digest
 
 CHUNK = 2048  # pairs given to a metric at once, and kept once they are scored: an interrupted scoring loses no more
 
@@ -36,7 +36,7 @@ class Scorable:
     """
 
     folder: Path
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[JournalRow]
     images: Callable[[], Images] | None = None
 
     @cached_property
@@ -196,33 +196,33 @@ def _kept(run: Scorable, file: Path) -> bool:
 
 
 def _compared(run: Scorable, metric: Metric, signature: str) -> list[Compared]:
-    corpus = digest([row["reference"] for row in run.rows]) if "corpus" in metric.needs else ""
+    corpus = digest([row.reference for row in run.rows]) if "corpus" in metric.needs else ""
     images = None
     if "image" in metric.needs:
         images = run.images() if run.images else {}
     return [_row(row, signature, corpus, images) for row in run.rows]
 
 
-def _row(row: Mapping[str, Any], signature: str, corpus: str, images: Images | None) -> Compared:
-    known = [signature, corpus, row["reference"], row["caption"]]
-    if row["status"] != "ok":
-        return Compared(digest([*known, row["id"]]), None, Score({}, row.get("error") or "no caption"))
+def _row(row: JournalRow, signature: str, corpus: str, images: Images | None) -> Compared:
+    known = [signature, corpus, row.reference, row.caption]
+    if row.status != "ok" or row.caption is None:
+        return Compared(digest([*known, row.id]), None, Score({}, row.error or "no caption"))
     if images is None:
-        return Compared(digest(known), Pair(row["reference"], row["caption"]))
-    if row["id"] not in images:
-        return Compared(digest([*known, row["id"]]), None, Score({}, "no picture of this id"))
-    image = images[row["id"]]
+        return Compared(digest(known), Pair(row.reference, row.caption))
+    if row.id not in images:
+        return Compared(digest([*known, row.id]), None, Score({}, "no picture of this id"))
+    image = images[row.id]
     try:
-        return Compared(digest([*known, image.digest()]), Pair(row["reference"], row["caption"], image))
+        return Compared(digest([*known, image.digest()]), Pair(row.reference, row.caption, image))
     except ImageError as error:
-        return Compared(digest([*known, row["id"]]), None, Score({}, f"the picture cannot be read: {error}"))
+        return Compared(digest([*known, row.id]), None, Score({}, f"the picture cannot be read: {error}"))
 
 
 def _by_corpus(runs: Sequence[Scorable], metric: Metric, places: Sequence[int]) -> dict[tuple[str, ...], list[int]]:
     """Places of the runs by the references that a value depends on besides its own; none for most metrics."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place in places:
-        corpus = tuple(row["reference"] for row in runs[place].rows) if "corpus" in metric.needs else ()
+        corpus = tuple(row.reference for row in runs[place].rows) if "corpus" in metric.needs else ()
         groups.setdefault(corpus, []).append(place)
     return groups
 
@@ -253,11 +253,11 @@ def _scores(
     return found
 
 
-def _score_csv(metric: Metric, rows: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> str:
+def _score_csv(metric: Metric, rows: Sequence[JournalRow], scores: Sequence[Score]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["id", *metric.values, "reason"])
     for row, result in zip(rows, scores, strict=True):
         cells = [repr(float(result.values[name])) if name in result.values else "" for name in metric.values]
-        writer.writerow([row["id"], *cells, result.reason])
+        writer.writerow([row.id, *cells, result.reason])
     return buffer.getvalue()

@@ -16,13 +16,14 @@ from harness.store.files import (
     write_text,
 )
 from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity
-from harness.store.journal import Journal
+from harness.store.journal import Journal, JournalRow
 
 __all__ = [
     "SCHEMA",
     "SHORT",
     "Damaged",
     "Journal",
+    "JournalRow",
     "busy",
     "csv_text",
     "difference",

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.contracts import UNKNOWN
-from harness.store import write_text
+from harness.store import JournalRow, write_text
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
@@ -95,12 +95,12 @@ def _base(run: Run, without: Sequence[Run]) -> Run | None:
 
 def _question(run: Run, base: Run) -> bool:
     """Whether all that the run asks is the other's question with something before it."""
-    return all(one["prompt"].endswith(other["prompt"]) for one, other in zip(run.rows, base.rows, strict=True))
+    return all(one.prompt.endswith(other.prompt) for one, other in zip(run.rows, base.rows, strict=True))
 
 
 def _asked_otherwise(run: Run, base: Run) -> bool:
     """Whether a label reached a question at all: a style may leave it out."""
-    return any(one["prompt"] != other["prompt"] for one, other in zip(run.rows, base.rows, strict=True))
+    return any(one.prompt != other.prompt for one, other in zip(run.rows, base.rows, strict=True))
 
 
 # ---------------------------------------------------------------- the numbers
@@ -113,7 +113,7 @@ def _parts(
     base = _mean([one for _, one in cases[0].pairs], ranked, protocol)
     values = np.stack([base, *(_mean([run for run, _ in case.pairs], ranked, protocol) for case in cases)])
     facts = [row for row, used in zip(cases[0].pairs[0][1].rows, ranked.used, strict=True) if used]
-    truth = np.array([str(row.get("modality", UNKNOWN)) for row in facts])
+    truth = np.array([str(row.modality) for row in facts])
     masks = [("all", "all", np.full(len(truth), fill_value=True))]
     masks += [("modality", str(kind), truth == kind) for kind in np.unique(truth)]
     for by, name, mask in masks:
@@ -140,12 +140,12 @@ def _by_label(case: Case, ranked: Ranked) -> dict[str, Mask]:
     """Which samples were given their own modality as label, and which another; neither where one is not known."""
     rows = [row for row, used in zip(case.pairs[0][0].rows, ranked.used, strict=True) if used]
     known = np.array([_known(row) for row in rows])
-    right = np.array([row.get("label") == row.get("modality") for row in rows])
+    right = np.array([row.label == row.modality for row in rows])
     return {"right": known & right, "wrong": known & ~right}
 
 
-def _known(row: Mapping[str, Any]) -> bool:
-    return row.get("label") is not None and row.get("modality", UNKNOWN) != UNKNOWN
+def _known(row: JournalRow) -> bool:
+    return row.label is not None and row.modality != UNKNOWN
 
 
 def _compared(values: Array, cases: Sequence[Case], ranked: Ranked, trials: int, permutations: int) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def _member_rows(member: Scored, names: Sequence[str], values: Iterable[tuple[fl
 def _empty(run: Run) -> int:
     """Empty captions, as generation counted them; a submission has no such count."""
     counted = run.row.get("n_empty")
-    return sum(row["caption"] == "" for row in run.rows) if counted is None else int(counted)
+    return sum(row.caption == "" for row in run.rows) if counted is None else int(counted)
 
 
 def _average_signature(name: str, record: Mapping[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.store import JournalRow
 from harness.tables import stats
 from harness.tables.boards import Group, Ranked
 from harness.tables.columns import SEED, SUBGROUP_COLUMNS
@@ -52,12 +53,13 @@ def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
     )
 
 
-def divisions(facts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mask]]:
+def divisions(facts: Sequence[JournalRow]) -> dict[str, dict[str, Mask]]:
     """Ways to divide the samples -> subgroup -> which samples [n]."""
-    words = np.array([len(str(row["reference"]).split()) for row in facts])
-    found = {"modality": dict(_same([row.get("modality") for row in facts])), "caption_length": dict(_thirds(words))}
-    if all("concepts" in row for row in facts):  # journals of earlier versions do not have them
-        found["concepts"] = dict(_counted(np.array([len(row["concepts"]) for row in facts])))
+    words = np.array([len(str(row.reference).split()) for row in facts])
+    found = {"modality": dict(_same([row.modality for row in facts])), "caption_length": dict(_thirds(words))}
+    concepts = [row.concepts for row in facts if row.concepts is not None]
+    if len(concepts) == len(facts):  # journals of earlier versions do not have them
+        found["concepts"] = dict(_counted(np.array([len(names) for names in concepts])))
     return {by: members for by, members in found.items() if len(members) > 1}
 
 

@@ -212,7 +212,7 @@ def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]
     trainer.write = partial(job.strategy.save, plan=job.plan)
     trainer.read = partial(job.strategy.load, plan=job.plan)
     if isinstance(job.captioner, TowerCached):
-        trainer.given = job.captioner.given
+        trainer.using_features = job.captioner.using_features
     if trainer.args.gradient_accumulation_steps > 1:
         trainer.lengths = ranks.once(lambda: lengths(job.captioner, job.queries, answers=True))
     trainer.remove_callback(PrinterCallback)

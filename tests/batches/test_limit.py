@@ -32,7 +32,7 @@ def queries(made, split):
 def captions(made, folder, batch_size, limit=None):
     journal = Journal(folder / "captions.jsonl")
     generate(made.captioner, queries(made, "test"), Decoding(12, 1.0, batch_size), journal, limit)
-    return [(row["id"], row["caption"]) for row in journal.rows()]
+    return [(row.id, row.caption) for row in journal.rows()]
 
 
 def counting(captioner):

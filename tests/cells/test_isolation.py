@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from harness import config
+from harness.cells.sweep import spread
 from harness.cli import main
-from harness.run import spread
 from harness.store import locked
 from tests.support.commands import LIGHT, ROOT, SMALL, capbench, clean
 

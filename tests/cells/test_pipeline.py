@@ -246,9 +246,9 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
         assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
     run = find_runs(results)[0]
     assert run.status == "partial"
-    assert [row["status"] for row in run.rows].count("failed") == 1
-    failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row["status"] == "failed")
-    assert failed["caption"] is None
+    assert [row.status for row in run.rows].count("failed") == 1
+    failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row.status == "failed")
+    assert failed.caption is None
     assert "disk went away" in failed["error"]
     board = pd.read_csv(results / "leaderboard.csv")
     assert board["rank"].isna().all()
@@ -257,7 +257,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 0  # the picture is back
     run = find_runs(results)[0]
     assert run.status == "ok"
-    assert [row["id"] for row in run.rows] == [f"{index}.png" for index in range(6)]
+    assert [row.id for row in run.rows] == [f"{index}.png" for index in range(6)]
     assert len(Journal(run.folder / "captions.jsonl").rows()) == 7
     assert list(pd.read_csv(results / "leaderboard.csv")["rank"]) == [1]
 
@@ -324,7 +324,7 @@ def test_a_failed_cell_does_not_keep_its_model_in_memory(tmp_path, monkeypatch):
 def test_captions_that_repeat_are_counted(sweep):
     runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
     for run in find_runs(sweep):
-        assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
+        assert runs.loc[run.row["run_id"], "n_distinct"] == len({row.caption for row in run.rows})
 
 
 def test_a_seed_that_changes_nothing_makes_no_second_run(tmp_path):

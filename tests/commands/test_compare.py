@@ -45,7 +45,7 @@ def test_samples_are_ordered_by_how_much_they_differ(results, tmp_path, capsys):
     for row in table.head(2).to_dict("records"):
         assert all(row[name] in text for name in ("id", "reference", "caption_a", "caption_b"))
     assert table.loc[2, "id"] not in text
-    mine = {row["id"]: row["caption"] for row in find_run(results, "model0000").rows}
+    mine = {row.id: row.caption for row in find_run(results, "model0000").rows}
     assert dict(zip(table["id"], table["caption_a"], strict=True)) == mine
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from harness import config
-from harness.cells.worker import GROUPS
+from harness.cells.parts import GROUPS
 from harness.choices import groups
 from harness.cli import main
 from harness.commands.paper import COLUMNS, beside, incomparable

@@ -4,7 +4,7 @@ import re
 import shlex
 
 from harness import config
-from harness.cells.worker import GROUPS
+from harness.cells.parts import GROUPS
 from harness.choices import groups
 from harness.cli import COMMANDS
 from harness.commands._options import parse

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from harness.contracts import Decoding
-from harness.inference.parity import Patient, compared
+from harness.inference.parity import ParityCase, compared
 from harness.machine import bfloat16
 from harness.machine.rounding import RoundedProducts
 from tests.support.captioners import CONF, NAMES, TWINS, examples, loaded
@@ -117,13 +117,13 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "dtype"), [*((name, "auto") for name in VLMS), ("smolvlm", "nf4")])
 def test_captioners_say_the_same(name, dtype, monkeypatch):
     captioner = loaded(name, dtype=dtype, weights="hub", hub=str(TWINS / name))
-    patient = Patient(captioner, examples([None, None]), SHORT)
+    case = ParityCase(captioner, examples([None, None]), SHORT)
     monkeypatch.setattr(bfloat16, "slowdown", lambda: 1.0)
-    captions = patient.captions(2)
-    plain = patient.speak(captions, 2)
+    captions = case.captions(2)
+    plain = case.outputs(captions, 2)
     monkeypatch.setattr(bfloat16, "slowdown", lambda: 300.0)
     with Watch() as watch:
-        found = compared("rounded", patient, captions, plain, patient.speak(captions, 2))
+        found = compared("rounded", case, captions, plain, case.outputs(captions, 2))
     assert found.healthy, found
     assert not watch.left
 

@@ -5,6 +5,7 @@ import pytest
 
 from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
 from harness.scoring.score import Column, Plan, Scorable, score
+from harness.store import JournalRow
 from harness.store.runs import Run
 from harness.tables.scores import scores_table
 
@@ -39,18 +40,8 @@ class Words:
         return Score({}, "cannot be counted") if text == self.fails_on else Score({"count": len(text.split())})
 
 
-def rows(*captions: str | None) -> list[dict]:
-    return [
-        {
-            "id": str(index),
-            "status": "failed" if caption is None else "ok",
-            "reference": f"reference {index}",
-            "caption": caption,
-            "error": "went wrong",
-            "modality": "CT",
-        }
-        for index, caption in enumerate(captions)
-    ]
+def rows(*captions: str | None) -> list[JournalRow]:
+    return [JournalRow.of_texts(str(n), f"reference {n}", text, "went wrong") for n, text in enumerate(captions)]
 
 
 def run_score(folder, metric, *runs):
@@ -199,8 +190,7 @@ class Picture:
 
 def test_pictures_are_part_of_what_is_compared(tmp_path):
     given = rows("same", "same", "same", "same")
-    for row in given:
-        row["reference"] = "r"
+    given = [JournalRow.of_texts(row.id, "r", row.caption) for row in given]
     pictures = {"0": Picture("x"), "1": Picture("x"), "2": Picture("y")}
     pictures["3"] = Picture(None)
     metric = Sees()

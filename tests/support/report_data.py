@@ -9,7 +9,7 @@ import pytest
 
 from harness.benchmarks.leaderboard import make_results
 from harness.commands import report
-from harness.store import Journal, read_json, write_json
+from harness.store import Journal, JournalRow, read_json, write_json
 from harness.store.runs import find_runs
 from harness.tables.columns import BOARD_COLUMNS
 from harness.tables.rebuild import rebuild
@@ -31,7 +31,7 @@ def hostile(results: Path) -> Path:
     """The same with hostile captions, references, ids, modalities, models and errors."""
     made_up(results)
     for place, run in enumerate(find_runs(results)):
-        rows = run.read()
+        rows = [row.to_json() for row in run.read()]
         for number, row in enumerate(rows):
             row["caption"] = HOSTILE[(number + place) % 4]
             row["reference"] = HOSTILE[(number + 1) % 4]
@@ -39,7 +39,7 @@ def hostile(results: Path) -> Path:
             row["concepts"] = [SCRIPT]
         path = run.folder / "captions.jsonl"
         path.unlink()
-        Journal(path).append(rows)
+        Journal(path).append(map(JournalRow, rows))
         manifest = read_json(run.folder / "manifest.json")
         manifest["row"] |= {"model": f"{SCRIPT}$x_{place}$", "device": CLOSING}
         manifest["command"] = f"capbench run {CLOSING}"

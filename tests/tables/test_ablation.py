@@ -10,7 +10,7 @@ from scipy.stats import permutation_test
 
 from harness import config
 from harness.cli import main
-from harness.store import Journal, file_digest, read_json, write_json
+from harness.store import Journal, JournalRow, file_digest, read_json, write_json
 from harness.store.runs import Run, find_runs
 from harness.tables import columns
 from harness.tables.ablation import ablation_table
@@ -72,8 +72,8 @@ def test_the_numbers_are_those_of_the_samples(results, table, prompt, modality, 
     """The base of a seed is the run without label of the same seed: of its own fit, or of the untaught one."""
     runs, bases = runs_of(results, prompt, modality), runs_of(results, "modality", "none")[:seeds]
     assert [run.row["seed"] for run in runs] == [run.row["seed"] for run in bases]
-    truth = np.array([row["modality"] for row in runs[0].rows])
-    given = np.array([row["label"] for row in runs[0].rows])
+    truth = np.array([row.modality for row in runs[0].rows])
+    given = np.array([row.label for row in runs[0].rows])
     mine = table[(table["prompt"] == prompt) & (table["modality"] == modality)]
     masks = {("all", "all"): np.ones(24, bool)} | {("modality", kind): truth == kind for kind in set(truth)}
     masks |= {("label", name): (given == truth) == (name == "right") for name in ("right", "wrong")}
@@ -173,9 +173,9 @@ def test_journals_without_the_label_have_no_rows_by_label(results, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
     for run in find_runs(copy):
-        rows = [{key: value for key, value in row.items() if key not in ("label", "check")} for row in run.rows]
+        rows = [{key: value for key, value in row.to_json().items() if key != "label"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
-        Journal(run.folder / "captions.jsonl").append(rows)
+        Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
         manifest = read_json(run.folder / "manifest.json")
         manifest["files"]["captions.jsonl"] = file_digest(run.folder / "captions.jsonl")
         write_json(run.folder / "manifest.json", manifest)
@@ -194,8 +194,7 @@ def test_a_base_in_another_style_must_ask_the_same_question(results):
     found = ablation_table(group, ranked, [*tag, *bases], 50, 100)
     assert set(found["prompt"]) == {"modality_tag"}
     for base in bases:
-        for row in base.rows:
-            row["prompt"] = "What is it?"
+        vars(base)["rows"] = [JournalRow(row.to_json() | {"prompt": "What is it?"}) for row in base.rows]
     assert ablation_table(group, ranked, [*tag, *bases], 50, 100).empty
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau, permutation_test, spearmanr
 
-from harness.store import Journal, file_digest, read_json, write_json
+from harness.store import Journal, JournalRow, file_digest, read_json, write_json
 from harness.store.runs import find_runs
 from harness.store.scores import read_scores
 from harness.tables import columns, significance
@@ -190,16 +190,16 @@ def test_subgroups_by_hand():
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
     for run in find_runs(results):
-        rows = [{key: value for key, value in row.items() if key != "concepts"} for row in run.rows]
+        rows = [{key: value for key, value in row.to_json().items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
-        Journal(run.folder / "captions.jsonl").append(rows)
+        Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
     rebuild(results, 50, 100)
     assert set(pd.read_csv(results / "subgroups.csv")["by"]) == {"modality", "caption_length"}
 
 
 def test_runs_write_their_concepts_down(sweep):
     for run in find_runs(sweep)[:3]:
-        assert all(row["concepts"] and all(c.startswith("C") for c in row["concepts"]) for row in run.rows)
+        assert all(row.concepts and all(c.startswith("C") for c in row.concepts) for row in run.rows)
 
 
 # ---------------------------------------------------------------- the same bytes, whatever was kept

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from harness import config
-from harness.cells import cell, worker
+from harness.cells import cell
+from harness.cells.parts import build_parts
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
 from harness.training.fit import examples as decoded
 from harness.training.fit import fit
@@ -230,7 +231,7 @@ def test_the_scheme_is_part_of_what_a_run_is(tmp_path):
     for dtype in ("nf4", "auto"):
         overrides = ["model=smolvlm", f"model.dtype={dtype}", "dataset.test=2", "lora=none", f"results={tmp_path}"]
         (one,) = config.cells("run", overrides)
-        assert cell.run(worker.parts(one, {})).status == "ok"
+        assert cell.run(build_parts(one, {})).status == "ok"
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/manifest.json")]
     assert {m["config"]["model"]["dtype"] for m in manifests} == {"nf4", "auto"}
     assert len({m["identity"]["fit"] for m in manifests}) == 2
