@@ -17,8 +17,8 @@ from harness.contracts import Launcher, RequestError, Split, Sweep
 from harness.machine import ranks
 from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console, errors
-from harness.scoring.protocol import plan, scorable
-from harness.scoring.score import Plan, score
+from harness.scoring.protocol import pictures, scheme
+from harness.scoring.score import Scheme, score
 from harness.store import digest, make_folder, read_manifest
 from harness.store.runs import Run
 from harness.tables.rebuild import finish, rebuild
@@ -45,13 +45,13 @@ def main(argv: Sequence[str]) -> int:
     results = Path(_same(cells, "results"))
     if arguments.dry_run:
         return show_plan(cells, results)
-    plans = [plan(one, arguments.config_dir) for one in _by_protocol(cells)]
+    schemes = [scheme(one, arguments.config_dir) for one in _by_protocol(cells)]
     make_folder(results)
     datasets: dict[str, Once] = {}
     ended = _sweep(cells, launcher, results) if sweep else [_alone(cells[0], datasets)]
     if not ranks.first():
         return _summary(cells, ended)
-    failed = _score(cells, ended, plans, datasets, results)
+    failed = _score(cells, ended, schemes, datasets, results)
     _tables(cells, ended, results)
     return max(_summary(cells, ended), failed)
 
@@ -132,7 +132,7 @@ def _say(number: int, count: int, one: config.Cell, ended: Ended) -> None:
 def _score(
     cells: Sequence[config.Cell],
     ended: Sequence[Ended],
-    plans: Sequence[Plan],
+    schemes: Sequence[Scheme],
     datasets: dict[str, Once],
     results: Path,
 ) -> int:
@@ -143,7 +143,7 @@ def _score(
         return dataset.load(split)
 
     failed = False
-    for one in plans:
+    for one in schemes:
         mine = [
             (cell, results / "runs" / end.run)
             for cell, end in zip(cells, ended, strict=True)
@@ -153,7 +153,7 @@ def _score(
         if runs:
             settings: Settings = config.settings(mine[0][0], Settings)
             device = pick_device(settings.device, settings.threads)
-            failed |= bool(score([scorable(run, load) for run in runs], [one], device, results).failed)
+            failed |= bool(score(runs, [one], device, results, pictures(load)).failed)
     return int(failed)
 
 

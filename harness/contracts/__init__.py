@@ -44,7 +44,7 @@ from harness.contracts.data import (
     Stored,
     fingerprint,
 )
-from harness.contracts.metric import Metric, Pair, Score, ScoreProtocol
+from harness.contracts.metric import Combined, Metric, Pair, Ratio, Score, ScoreProtocol
 from harness.contracts.options import Decoding, Launcher, Sweep, Training
 from harness.contracts.strategy import Plan, Strategy
 
@@ -58,6 +58,7 @@ __all__ = [
     "CapBenchError",
     "Captioner",
     "Checkpointed",
+    "Combined",
     "Control",
     "Dataset",
     "Decoding",
@@ -75,6 +76,7 @@ __all__ = [
     "Plan",
     "PromptStyle",
     "Query",
+    "Ratio",
     "Refused",
     "Region",
     "Rejected",
