@@ -12,6 +12,7 @@ from harness.commands import report
 from harness.store import Journal, read_json, write_json
 from harness.store.runs import find_runs
 from harness.tables.columns import BOARD_COLUMNS
+from harness.tables.rebuild import rebuild
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"
@@ -69,11 +70,11 @@ def add_tables(results: Path) -> None:
 def kept_tables(results: Path) -> Iterator[None]:
     """Within it the rebuild of `capbench report` ends with those tables, as if there had been such runs."""
 
-    def rebuild(*arguments):
+    def rebuilt(*arguments):
         boards = rebuild(*arguments)
         add_tables(results)
         return boards
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "rebuild", rebuild)
+        patch.setattr(report, "rebuild", rebuilt)
         yield
