@@ -26,6 +26,15 @@ def groups(extra: Path | None = None) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
+def first_comment(group: str, name: str) -> str:
+    """What the first line of a choice's file in conf says of it; empty where there is no such file or line."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if name not in groups().get(group, ()):
+        return ""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
 def meant(name: str, known: Iterable[str]) -> str:
     """The end of an error's sentence: the known name that comes closest, nothing where none does."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

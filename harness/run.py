@@ -15,8 +15,8 @@ from harness.contracts import RequestError, Split
 from harness.machine import ranks
 from harness.machine.devices import pick_device
 from harness.machine.terminal import console
-from harness.scoring.protocol import plan, scorable
-from harness.scoring.score import Plan, score
+from harness.scoring.protocol import pictures, scheme
+from harness.scoring.score import Scheme, score
 from harness.store import digest, make_folder, read_manifest
 from harness.store.runs import Run
 from harness.tables.rebuild import finish, rebuild
@@ -35,14 +35,14 @@ def main(argv: Sequence[str]) -> int:
     results = Path(_same(cells, "results"))
     if arguments.dry_run:
         return show_plan(cells, results)
-    plans = [plan(one, arguments.config_dir) for one in _by_protocol(cells)]
+    schemes = [scheme(one, arguments.config_dir) for one in _by_protocol(cells)]
     make_folder(results)
     datasets: dict[str, Once] = {}
     ended = run_cells(cells, launcher, datasets, results)  # dataset -> prompt -> captioner (strategy) -> captions
     if not ranks.first():
         return summary(cells, ended)
     runs = [(one, results / "runs" / end.run) for one, end in zip(cells, ended, strict=True) if end.run]
-    failed = _score(runs, plans, datasets, results)
+    failed = _score(runs, schemes, datasets, results)
     _tables(runs, results)
     return max(summary(cells, ended), failed)
 
@@ -51,7 +51,7 @@ Runs = Sequence[tuple[config.Cell, Path]]
 """The cells that have captions, and their folders."""
 
 
-def _score(runs: Runs, plans: Sequence[Plan], datasets: dict[str, Once], results: Path) -> int:
+def _score(runs: Runs, schemes: Sequence[Scheme], datasets: dict[str, Once], results: Path) -> int:
     """Score every run by the protocol of its cell. 1 when a metric failed."""
 
     def load(node: Mapping[str, Any], split: str) -> Split:
@@ -59,13 +59,13 @@ def _score(runs: Runs, plans: Sequence[Plan], datasets: dict[str, Once], results
         return dataset.load(split)
 
     failed = False
-    for one in plans:
+    for one in schemes:
         mine = [(cell, folder) for cell, folder in runs if cell.config["protocol"]["name"] == one.protocol.name]
         if mine:
             settings: Settings = config.settings(mine[0][0], Settings)
             device = pick_device(settings.device, settings.threads)
-            made = [scorable(Run(folder, read_manifest(folder) or {}), load) for _, folder in mine]
-            failed |= bool(score(made, [one], device, results).failed)
+            made = [Run(folder, read_manifest(folder) or {}) for _, folder in mine]
+            failed |= bool(score(made, [one], device, results, pictures(load)).failed)
     return int(failed)
 
 

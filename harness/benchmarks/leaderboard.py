@@ -27,7 +27,7 @@ from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import Generated, Query, Sample, ScoreProtocol, Split
 from harness.store import Journal, JournalRow, digest, file_digest, write_json, write_text
 from harness.tables import stats
-from harness.tables.columns import METRIC_COLUMNS, RUN_COLUMNS
+from harness.tables.columns import RUN_COLUMNS
 
 TEXT = "axial coronal chest abdomen shows a small large nodule mass effusion in the left right lung lobe"
 WORDS = TEXT.split()
@@ -85,7 +85,9 @@ def make_results(
         rows = [JournalRow.ok(query, Generated(_text(rng, 12), 20, truncated=False)).taking(0.01) for query in queries]
         Journal(folder / "captions.jsonl").append(rows)
         _write_manifest(folder, variant, seed, references, dataset)
-        _write_scores(folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(6, len(facts))))
+        _write_scores(
+            folder, protocol, hard + rng.normal(0.02 * (variant % 7), 0.1, size=(len(protocol.columns), len(facts)))
+        )
 
 
 def _made_up(rng: np.random.Generator, count: int) -> list[Sample]:
@@ -137,7 +139,7 @@ def _write_manifest(
 
 def _write_scores(folder: Path, protocol: ScoreProtocol, values: np.ndarray) -> None:
     columns: dict[str, dict[str, Any]] = {}
-    for name, column in zip(METRIC_COLUMNS, np.clip(values, 0, 1), strict=True):
+    for name, column in zip(protocol.columns, np.clip(values, 0, 1), strict=True):
         file = folder / "scores" / f"{name}-{digest(folder.name)[:10]}.csv"
         lines = (f"image_{n:06d},{float(value)!r},\n" for n, value in enumerate(column))
         write_text(file, f"id,{name},reason\n{''.join(lines)}")

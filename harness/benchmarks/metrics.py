@@ -32,8 +32,8 @@ from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
 from harness.machine import provenance
 from harness.machine.terminal import console
-from harness.scoring.caption_files import read_captions
-from harness.scoring.score import Column, Plan, Scorable, score
+from harness.scoring.caption_files import CaptionFiles, read_captions
+from harness.scoring.score import Column, Scheme, score
 from harness.store import JournalRow
 
 NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")
@@ -142,13 +142,15 @@ def time_ours(metric: Metric, task: Task, results: Path, device: str) -> tuple[f
 
     value = HEADLINE[metric.name]
     protocol = ScoreProtocol("benchmark", 1, {metric.name: {}}, {}, metric.name)
-    runs = [Scorable(results / f"{n}", task.rows(n), lambda: task.images) for n in range(len(task.systems))]
+    systems = range(len(task.systems))
+    runs = [CaptionFiles(results / f"{n}", {"status": "ok"}, given=tuple(task.rows(n))) for n in systems]
     start = time.perf_counter()
     with patch.object(kind, "load", timed):
-        ended = score(runs, [Plan(protocol, [Column(metric.name, metric, value)])], device, results)
+        scheme = Scheme(protocol, [Column(metric.name, metric, value)])
+        ended = score(runs, [scheme], device, results, lambda _: task.images)
     seconds = time.perf_counter() - start - reading[0]
-    if ended.blank:
-        raise SystemExit(f"{metric.name}: {ended.blank[metric.name]}")
+    if ended.unfilled:
+        raise SystemExit(f"{metric.name}: {ended.unfilled[metric.name]}")
     files = [next((run.folder / "scores").glob(f"{metric.name}-*.csv")) for run in runs]
     return seconds, [float(pd.read_csv(file)[value].mean()) for file in files]
 

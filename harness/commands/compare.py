@@ -19,9 +19,11 @@ from harness.contracts import RequestError
 from harness.machine.terminal import console
 from harness.store import difference, file_to_write
 from harness.store.runs import Run, find_run
+from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.columns import SEED
 from harness.tables.csv_files import write_csv
+from harness.tables.formulas import Formula, formula, lower_is_better
 from harness.tables.values import add_averages, protocol_values
 
 NAMED = 5  # ids in a message
@@ -43,17 +45,22 @@ class Settings:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two runs under one protocol. values: the columns that both have, by sample, NaN for a failure."""
+    """Two runs under one protocol. values: of each sample, the columns that both have, NaN for a failure.
+
+    statistics: [2, samples, of the columns], of which `formula` makes the columns. unfilled: column -> why it is none.
+    """
 
     runs: tuple[Run, Run]
     protocol: Mapping[str, Any]
     values: tuple[pd.DataFrame, pd.DataFrame]
-    blank: Mapping[str, str]
+    formula: Formula
+    statistics: Array
+    unfilled: Mapping[str, str]
 
     @property
     def used(self) -> np.ndarray:
         """One denominator for all columns: the samples that have all of them in both runs."""
-        both = [stats.complete(values.to_numpy(float)) for values in self.values]
+        both = [stats.complete(statistics) for statistics in self.statistics]
         return np.asarray(both[0] & both[1])
 
 
@@ -116,18 +123,17 @@ def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
         raise RequestError(f"protocol={protocol}: expected one by which both are scored: {known}")
     records = [run.protocols[protocol or common[0]] for run in (one, other)]
     columns = [record["columns"] for record in records]
-    blank = {name: _obstacle(*(c.get(name, {}) for c in columns)) for name in dict.fromkeys((*columns[0], *columns[1]))}
-    shown = [name for name, reason in blank.items() if not reason]
+    reasons = {name: _obstacle(*(c.get(name, {}) for c in columns)) for name in {**columns[0], **columns[1]}}
+    shown = [name for name, reason in reasons.items() if not reason]
     if not shown:
-        raise RequestError(f"no metric to compare by: {'; '.join(f'{name}: {why}' for name, why in blank.items())}")
-    values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
+        raise RequestError(f"no metric to compare by: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}")
     spec = records[0]["protocol"]
-    wanted: dict[str, Sequence[str]] = {}
-    for name, parts in spec["averages"].items():
-        if all(part in shown or part in wanted for part in parts):
-            wanted[name] = parts
-    full = [add_averages(table, wanted) for table in values]
-    return Pairing((one, other), spec, (full[0], full[1]), {name: why for name, why in blank.items() if why})
+    made = formula({name: columns[0][name] for name in shown}, spec["averages"])
+    values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
+    full = [add_averages(table, made.averages) for table in values]
+    statistics = np.stack([made.read([run], spec["name"]) for run in (one, other)])
+    unfilled = {name: why for name, why in reasons.items() if why}
+    return Pairing((one, other), spec, (full[0], full[1]), made, statistics, unfilled)
 
 
 def _obstacle(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
@@ -135,8 +141,9 @@ def _obstacle(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
     for name, column in (("A", left), ("B", right)):
         if "file" not in column:
             return f"{name} has no values: {column.get('missing', 'not scored')}"
-    same = left["signature"] == right["signature"]
-    return "" if same else f"other metrics: {left['signature']} and {right['signature']}; run `capbench score` again"
+    if left["signature"] == right["signature"] and left.get("combine") == right.get("combine"):
+        return ""
+    return f"other metrics: {left['signature']} and {right['signature']}; run `capbench score` again"
 
 
 def _metric(pairing: Pairing, wanted: str | None) -> str:
@@ -154,15 +161,16 @@ def _metric(pairing: Pairing, wanted: str | None) -> str:
 
 def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
     """Per column: both means, A - B, its paired interval and p-value. Raises RequestError without a common sample."""
-    values = np.stack([table[pairing.used].to_numpy(float) for table in pairing.values])
-    if not values.shape[1]:
+    made = pairing.formula
+    statistics = made.with_averages(pairing.statistics[:, pairing.used])
+    if not statistics.shape[1]:
         raise RequestError("no sample has a value of every metric in both runs")
-    means = stats.joint(values, trials, SEED)
-    low, high = stats.interval(means[:, 0] - means[:, 1])
-    a, b = values.mean(axis=1)
-    p = stats.permutation(values, permutations, SEED)[0, 1]
-    names = pairing.values[0].columns
-    return pd.DataFrame({"metric": names, "a": a, "b": b, "difference": a - b, "ci_low": low, "ci_high": high, "p": p})
+    drawn = stats.resampled(statistics, trials, SEED, made)
+    low, high = stats.interval(drawn[:, 0] - drawn[:, 1])
+    a, b = made(statistics.mean(axis=1))
+    p = stats.permutation(statistics, permutations, SEED, made)[0, 1]
+    cells = {"metric": made.names, "a": a, "b": b, "difference": a - b, "ci_low": low, "ci_high": high, "p": p}
+    return pd.DataFrame(cells)
 
 
 def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
@@ -206,7 +214,11 @@ def _print(pairing: Pairing, table: pd.DataFrame) -> None:
             f"{row['p']:.4g}",
         )
     console.print(shown)
-    for name, reason in pairing.blank.items():
+    lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
+    if lower:
+        names = (name for name in pairing.formula.names if name in lower)
+        console.print(f"less is better, so that below 0 A is better: {', '.join(names)}", markup=False)
+    for name, reason in pairing.unfilled.items():
         console.print(f"{name} is blank: {reason}", markup=False)
 
 

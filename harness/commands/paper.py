@@ -18,13 +18,12 @@ from harness.published import printed, terminal
 from harness.store import file_to_write
 from harness.store.integrity import trusted
 from harness.store.runs import find_runs
-from harness.tables.boards import Board, Group, build, grouped
-from harness.tables.columns import AVERAGES, METRIC_COLUMNS, ROW_COLUMNS
+from harness.tables.boards import Board, BoardKey, build, grouped
+from harness.tables.columns import ROW_COLUMNS
 from harness.tables.csv_files import write_csv
 from harness.tables.labels import row_name
 
 COLUMNS = ("table", "model", "configuration", "metric", "published", "recomputed", "ours", "difference", "note")
-SCORES = (*METRIC_COLUMNS, *AVERAGES)
 CHANGE_COLUMNS = {"protocol", "model", "strategy", "prompt", "modality", "metric", "by", "n", "change_pct", "p_holm"}
 
 
@@ -73,31 +72,31 @@ def _file(settings: Settings) -> Path | None:
 def _boards(results: Path, trials: int) -> list[Board]:
     """Every board of a folder, the newest first; nothing is written."""
     runs = trusted(find_runs(results))
-    boards = [build(group, members, trials)[0] for group, members in grouped(runs).items() if group.protocol]
-    return sorted(boards, key=lambda board: (board.newest, board.group.slug), reverse=True)
+    boards = [build(key, members, trials) for key, members in grouped(runs).items()]
+    return sorted(boards, key=lambda board: (board.newest, board.key.slug), reverse=True)
 
 
 def _ours(protocol: str, boards: Sequence[Board]) -> pd.DataFrame:
     """The newest board of a protocol beside the published leaderboard; says so where there is none."""
-    board = next((board for board in boards if board.group.protocol == protocol), None)
+    board = next((board for board in boards if board.key.protocol == protocol), None)
     if board is None:
-        terminal.no_board(protocol, [board.group.title for board in boards])
+        terminal.no_board(protocol, [board.key.title for board in boards])
         return pd.DataFrame()
-    obstacles = incomparable(board.group)
+    obstacles = incomparable(board.key)
     rows = beside(board, obstacles)
     terminal.ours(rows, board, obstacles)
     return rows
 
 
-def incomparable(group: Group) -> list[str]:
+def incomparable(key: BoardKey) -> list[str]:
     """Why the numbers of a board are not those of the study measured again; empty when they are."""
     found = []
-    if group.protocol != "paper":
-        found.append(f"protocol {group.protocol} measures with other metrics or checkpoints than the study's")
-    if group.weights != "hub":
-        found.append(f"weights {group.weights} are not the published checkpoints")
-    if group.dataset != printed.DATASET:
-        found.append(f"dataset {group.dataset} has other pictures than {printed.DATASET}")
+    if key.protocol != "paper":
+        found.append(f"protocol {key.protocol} measures with other metrics or checkpoints than the study's")
+    if key.weights != "hub":
+        found.append(f"weights {key.weights} are not the published checkpoints")
+    if key.dataset != printed.DATASET:
+        found.append(f"dataset {key.dataset} has other pictures than {printed.DATASET}")
     return found
 
 
@@ -109,10 +108,10 @@ def beside(board: Board, obstacles: Sequence[str]) -> pd.DataFrame:
     for name in published.index:
         for row in table[table["model"] == name].to_dict("records"):
             about = {"table": "ours", "model": name, "configuration": row_name([row[key] for key in ROW_COLUMNS[1:]])}
-            for metric in SCORES:
+            for metric in printed.SCORES:
                 value, known = row.get(metric), float(published.loc[name, metric])
                 cell = {"metric": metric, "published": known, "ours": value, "difference": _minus(value, known)}
-                rows.append({**about, **cell, "note": _note(row, metric, known, board.group, obstacles)})
+                rows.append({**about, **cell, "note": _note(row, metric, known, board.key, obstacles)})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -120,12 +119,12 @@ def _minus(value: Any, known: float) -> float | None:
     return None if value is None or pd.isna(value) else float(value) - known
 
 
-def _note(row: Mapping[Any, Any], metric: str, known: float, group: Group, obstacles: Sequence[str]) -> str:
+def _note(row: Mapping[Any, Any], metric: str, known: float, key: BoardKey, obstacles: Sequence[str]) -> str:
     """What stands in the way of a comparison, else what was measured, and whether the published value is likely."""
     if obstacles:
         return f"not comparable: {'; '.join(obstacles)}"
     n = row["n"] if row["n"] == row["n"] else 0
-    words = [f"split {group.split}, {n:.0f} samples; the study: {printed.SPLIT}, {printed.SAMPLES}"]
+    words = [f"split {key.split}, {n:.0f} samples; the study: {printed.SPLIT}, {printed.SAMPLES}"]
     words += ["incomplete"] if pd.isna(row["rank"]) else []
     low, high = (float(row.get(f"{metric}_ci_{end}", float("nan"))) for end in ("low", "high"))
     if low == low:

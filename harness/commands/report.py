@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     why = write(results, board, out, settings.samples, pictures_too=settings.pictures)
     for other in boards:
         if other is not board:
-            console.print(f"another table: {other.group.title}", markup=False)
+            console.print(f"another table: {other.key.title}", markup=False)
     if why:
         console.print(f"gallery: {why}", markup=False)
     made = f"{out} ({decimal(out.stat().st_size)}), plots as PNG and SVG in {results / 'plots'}"
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
 
 def write(results: Path, board: Board, out: Path, samples: int, *, pictures_too: bool = True) -> str:
     """Write the page of a board whose tables are up to date. Returns why pictures are missing, empty where none is."""
-    study = Study(board, read_tables(results, board.group))
+    study = Study(board, read_tables(results, board.key))
     shown, why = gallery(study, samples), ""
     if shown is not None:
         why = _add_pictures(study, shown) if pictures_too else "left out, as pictures=false asks"

@@ -16,8 +16,8 @@ from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
 from harness.machine.terminal import console, errors
-from harness.scoring.protocol import columns, scorable
-from harness.scoring.score import Plan, score
+from harness.scoring.protocol import columns, pictures
+from harness.scoring.score import Scheme, score
 from harness.store import JournalRow, difference, make_folder, read_manifest
 from harness.store.integrity import changed
 from harness.store.runs import Run, find_run_or_fit
@@ -82,17 +82,18 @@ def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     if not outcome.fresh:
         console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
     second = Run(outcome.folder, read_manifest(outcome.folder) or {})
-    plans = [_plan(record, config_dir) for record in first.protocols.values()]
-    if plans:
-        score([scorable(second)], plans, parts.device, results)
+    schemes = [_scheme(record, config_dir) for record in first.protocols.values()]
+    if schemes:
+        score([second], schemes, parts.device, results, pictures())
+        second = Run(outcome.folder, second.manifest)  # with its scores
     return second
 
 
-def _plan(record: Mapping[str, Any], config_dir: str | None) -> Plan:
+def _scheme(record: Mapping[str, Any], config_dir: str | None) -> Scheme:
     """The protocol as it was recorded, with the further metrics that were scored beside it."""
     protocol = ScoreProtocol(**record["protocol"])
     further = [name for name in record["columns"] if name not in protocol.columns]
-    return Plan(protocol, columns(protocol, further, config_dir))
+    return Scheme(protocol, columns(protocol, further, config_dir))
 
 
 def _report(first: Run, second: Run, tolerance: float) -> int:

@@ -45,7 +45,7 @@ from harness.contracts.data import (
     Stored,
     fingerprint,
 )
-from harness.contracts.metric import Metric, Pair, Score, ScoreProtocol
+from harness.contracts.metric import Combined, Metric, Pair, Ratio, Score, ScoreProtocol
 from harness.contracts.options import Decoding, Launcher, Sweep, Training
 from harness.contracts.strategy import Plan, Strategy
 
@@ -60,6 +60,7 @@ __all__ = [
     "CapBenchError",
     "Captioner",
     "Checkpointed",
+    "Combined",
     "Control",
     "ControlCaption",
     "Dataset",
@@ -79,6 +80,7 @@ __all__ = [
     "Plan",
     "PromptStyle",
     "Query",
+    "Ratio",
     "Refused",
     "Region",
     "Rejected",

@@ -85,7 +85,7 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
 def _row(study: Study, row: Mapping[str, Any], chosen: Chosen) -> tuple[list[str | None], list[list[float | None]]]:
     """Captions of one row, from its first seed, and the scores of just these captions, by sample."""
     run = study.scored(row)[0]
-    places, record = list(chosen.places), run.protocols[study.board.group.protocol]
+    places, record = list(chosen.places), run.protocols[study.board.key.protocol]
     captions = {made.id: made.caption for made in run.read()}
     averages = record["protocol"]["averages"]
     values = add_averages(protocol_values(run, record).iloc[places], averages).reindex(columns=list(study.measures))

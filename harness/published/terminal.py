@@ -13,9 +13,8 @@ from rich.table import Table
 from harness.machine.terminal import console
 from harness.published import printed
 from harness.tables.boards import Board
-from harness.tables.columns import AVERAGES, METRIC_COLUMNS
 
-SCORES = (*METRIC_COLUMNS, *AVERAGES)
+SCORES = printed.SCORES
 TITLES = {"leaderboard": "published leaderboard", "modality_ablation": "published effect of the modality in the prompt"}
 
 
@@ -57,13 +56,13 @@ def no_board(protocol: str, titles: Sequence[str]) -> None:
 def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
     """Our rows below the published ones, each score with its difference."""
     if rows.empty:
-        console.print(f"\n{board.group.title}: no row of a published captioner without a modality label", markup=False)
+        console.print(f"\n{board.key.title}: no row of a published captioner without a modality label", markup=False)
         return
     if obstacles:
         console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:", markup=False)
         for obstacle in obstacles:
             console.print(f"  {obstacle}", markup=False)
-    shown = _table(f"ours beside the published: {board.group.title}", ("model", "configuration", *SCORES))
+    shown = _table(f"ours beside the published: {board.key.title}", ("model", "configuration", *SCORES))
     for model, part in rows.groupby("model", sort=False):
         published = part.drop_duplicates("metric").set_index("metric")["published"]
         shown.add_row(str(model), "published", *(f"{published[metric]:.3f}" for metric in SCORES))

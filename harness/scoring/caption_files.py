@@ -74,7 +74,7 @@ def _columns(header: Sequence[str], where: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Submission(Run):
+class CaptionFiles(Run):
     """Two caption files in the place of a run."""
 
     given: tuple[JournalRow, ...] = ()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.store import JournalRow
 from harness.tables import stats
-from harness.tables.boards import Group, Ranked
+from harness.tables.boards import BoardKey, Ranked
 from harness.tables.columns import SEED, SUBGROUP_COLUMNS
 
 MANY = 5  # concepts: this many and more are one subgroup
@@ -19,7 +19,7 @@ MANY = 5  # concepts: this many and more are one subgroup
 Mask = NDArray[np.bool_]
 
 
-def subgroups_table(group: Group, ranked: Ranked, trials: int) -> pd.DataFrame:
+def subgroups_table(key: BoardKey, ranked: Ranked, trials: int) -> pd.DataFrame:
     """Means with intervals by modality, by length of the reference and by number of concepts.
 
     A way of dividing that leaves one subgroup is left out, as is what the runs do not know of their samples. One
@@ -32,21 +32,22 @@ def subgroups_table(group: Group, ranked: Ranked, trials: int) -> pd.DataFrame:
         for label, mask in members.items()
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return table.assign(**group.cells).reindex(columns=list(SUBGROUP_COLUMNS))
+    return table.assign(**key.cells).reindex(columns=list(SUBGROUP_COLUMNS))
 
 
 def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
-    values = ranked.values[:, mask]
-    rows, n, columns = values.shape
+    statistics = ranked.statistics[:, mask]
+    values = ranked.formula(statistics.mean(axis=1))
+    (rows, columns), n = values.shape, statistics.shape[1]
     bounds = [np.full((rows, columns), np.nan)] * 2
     if n > 1:
-        bounds[:] = stats.interval(stats.joint(values[:, :, : len(ranked.mix)], trials, SEED, ranked.mix))
+        bounds[:] = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
     return pd.DataFrame(
         {
             "row": np.repeat(ranked.rows, columns),
             "metric": np.tile(ranked.columns, rows),
             "n": n,
-            "value": values.mean(axis=1).ravel(),
+            "value": values.ravel(),
             "ci_low": bounds[0].ravel(),
             "ci_high": bounds[1].ravel(),
         }

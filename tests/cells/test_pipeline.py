@@ -12,9 +12,10 @@ from harness.choices import groups
 from harness.cli import main
 from harness.store import Journal, file_digest
 from harness.store.runs import find_runs
-from harness.tables.columns import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
+from harness.tables.columns import RUN_COLUMNS, SCORE_COLUMNS
 from harness.tables.values import add_averages, protocol_values
 from tests.support.commands import LIGHT, SMALL
+from tests.support.results import EMBEDDED_COLUMNS
 
 
 def files(results: Path) -> dict[str, str]:
@@ -25,7 +26,7 @@ def files(results: Path) -> dict[str, str]:
 
 def test_every_model_appears_zero_shot_and_fine_tuned(sweep):
     board = pd.read_csv(sweep / "leaderboard.csv")
-    assert list(board.columns)[: len(LEADERBOARD_COLUMNS)] == list(LEADERBOARD_COLUMNS)
+    assert tuple(board.columns)[: len(EMBEDDED_COLUMNS)] == EMBEDDED_COLUMNS
     rows = board.groupby("model")["strategy"].agg(set).to_dict()
     assert set(rows) == set(groups()["model"])
     for model, strategies in rows.items():

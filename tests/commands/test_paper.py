@@ -175,11 +175,11 @@ def test_our_effects_of_the_modality_stand_beside_the_published_ones(tmp_path, c
 def test_controls_and_unscored_columns_are_no_published_row(real):
     from harness.tables.boards import build, grouped
 
-    ((group, runs),) = grouped(find_runs(real)).items()
-    board = build(group, runs, 20)[0]
+    ((key, runs),) = grouped(find_runs(real)).items()
+    board = build(key, runs, 20)
     board.table.loc[board.table["model"] == "smolvlm", "bleurt"] = None
     board.table.loc[board.table["model"] == "moondream2", "control"] = "blank"
-    rows = beside(board, incomparable(group)).set_index(["model", "metric"])
+    rows = beside(board, incomparable(key)).set_index(["model", "metric"])
     assert set(rows.index.get_level_values("model")) == {"smolvlm"}
     assert rows.loc[("smolvlm", "bleurt"), ["ours", "difference"]].isna().all()
 

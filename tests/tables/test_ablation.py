@@ -1,6 +1,7 @@
 """ablation.csv: each number made again from the runs' own files, the bases found, the bytes the same when rebuilt."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.store.runs import Run, find_runs
 from harness.tables import columns
 from harness.tables.ablation import ablation_table
 from harness.tables.boards import build, grouped
+from harness.tables.labels import variants
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
 from tests.support.commands import LIGHT, SMALL
@@ -187,15 +189,16 @@ def test_journals_without_the_label_have_no_rows_by_label(results, tmp_path):
 
 def test_a_base_in_another_style_must_ask_the_same_question(results):
     (members,) = grouped(find_runs(results)).values()
-    group = next(iter(grouped(members)))
-    ranked = build(group, members, 50)[1]
+    key = next(iter(grouped(members)))
+    board = build(key, members, 50)
     tag = [run for run in members if run.row["prompt"] == "modality_tag"]
     bases = [run for run in members if run.row["modality"] == "none"]
-    found = ablation_table(group, ranked, [*tag, *bases], 50, 100)
+    board = replace(board, variants=tuple(variants([*tag, *bases])))
+    found = ablation_table(board, 50, 100)
     assert set(found["prompt"]) == {"modality_tag"}
     for base in bases:
         vars(base)["rows"] = [JournalRow(row.to_json() | {"prompt": "What is it?"}) for row in base.rows]
-    assert ablation_table(group, ranked, [*tag, *bases], 50, 100).empty
+    assert ablation_table(board, 50, 100).empty
 
 
 def test_the_experiment_is_three_captioners_by_five_sources():

@@ -14,7 +14,8 @@ from harness.store import Journal, JournalRow, file_digest, read_json, write_jso
 from harness.store.runs import find_runs
 from harness.store.scores import read_scores
 from harness.tables import columns, significance
-from harness.tables.boards import Group, Ranked
+from harness.tables.boards import BoardKey, Ranked
+from harness.tables.formulas import formula
 from harness.tables.labels import labels
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
@@ -113,8 +114,8 @@ def test_the_best_of_many_equal_rows_differs_from_none_of_the_next():
         values = rng.normal(size=(1, 50, 1)) + rng.gamma(1, size=(60, 50, 1))
         means = values.mean(axis=1)[None]
         used = np.ones(50, dtype=bool)
-        ranked = Ranked(names, ("rouge",), frozenset(), frozenset(), values, np.eye(1), means, None, used)
-        table = significance.significance_table(Group("d", "s", "w", "p", "0"), ranked, 2000)
+        ranked = Ranked(names, formula({"rouge": {}}, {}), frozenset(), values, values, means, None, used)
+        table = significance.significance_table(BoardKey("d", "s", "w", "p", "0"), ranked, 2000)
         assert set(table["family"]) == {"best row and the next 20"}
         found += table["p_holm"].min() <= 0.05
     assert found <= 5
