@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,42 @@ def groups(extra: Path | None = None) -> dict[str, list[str]]:
         for path in root.glob("*/*.yaml"):
             found.setdefault(path.parent.name, set()).add(path.stem)
     return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, as its yaml has it: key, default and comment. `group`: it chooses a file of conf/KEY."""
+
+    key: str
+    default: str
+    comment: str
+    group: bool
+
+
+OPTION = re.compile(r'(  - )?"?(\w+)"?: (.+?)(?: # (.*))?')
+SAME = re.compile(r"\$\{(\w+)\.(\w+)\}")
+
+
+def options_of(name: str) -> list[Option]:
+    """The options in conf/NAME.yaml, one a line, read as text.
+
+    A default such as ${leaderboard.trials} is that of another command's option, whose comment stands where none is.
+    """
+    found = []
+    for line in (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if match := OPTION.fullmatch(line):
+            group, key, default, comment = match.groups()
+            same = SAME.fullmatch(default)
+            if same and (conf_dir() / f"{same[1]}.yaml").is_file():
+                other = option_of(same[1], same[2])
+                default, comment = other.default, comment or other.comment
+            found.append(Option(key, default, comment or "", bool(group)))
+    return found
+
+
+def option_of(name: str, key: str) -> Option:
+    """One option of conf/NAME.yaml."""
+    return next(one for one in options_of(name) if one.key == key)
 
 
 def meant(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,20 @@
-"""The `run` command: dataset -> prompt -> captioner (strategy) -> captions -> scores -> tables -> leaderboard."""
+"""capbench run: one cell, or a sweep with -m: fit, captions, scores, leaderboard.
+
+usage: capbench run [-m] [--dry-run] [--config-dir DIR] [--cfg] [KEY=VALUE ...]
+
+dataset -> prompt -> captioner (strategy) -> fit -> captions -> scores -> tables. What is finished is skipped, what was
+interrupted goes on.
+
+  -m, --multirun     a sweep: values separated by commas, or glob(*) for all choices of a group
+  --dry-run          print the cells, what is done, what would run, its memory and time; run nothing
+  --config-dir DIR   a folder of your own yaml files (model/mine.yaml, ...) joins the choices
+  --cfg              print the resolved configuration and do nothing
+
+Each cell of a sweep has a process of its own, its log in results/logs. launcher.jobs=N runs N at once; launcher=slurm
+submits them; launcher=torchrun gives each several processes.
+Values anywhere in the tree: seed=1  train.epochs=2  lora.rank=8  generate.max_new_tokens=40  dataset.limit=100
+Exit codes: 0 done; 1 some runs failed (tables are built all the same); 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +37,7 @@ from harness.scoring.protocol import plan, scorable
 from harness.scoring.score import Plan, score
 from harness.store import digest, make_folder, read_manifest
 from harness.store.runs import Run
-from harness.tables.rebuild import finish, rebuild
-
-TRIALS = 1000
+from harness.tables.rebuild import finish, rebuild, usual
 
 
 def main(argv: Sequence[str]) -> int:
@@ -162,9 +176,9 @@ def _tables(cells: Sequence[config.Cell], ended: Sequence[Ended], results: Path)
         if end.run:
             row = (read_manifest(results / "runs" / end.run) or {})["row"]
             wanted = {key: row[key] for key in ("dataset", "split", "weights")}
-            finish(results, TRIALS, **wanted, protocol=one.config["protocol"]["name"])
+            finish(results, **wanted, protocol=one.config["protocol"]["name"])
             return
-    rebuild(results, TRIALS)  # the failures are rows of runs.csv
+    rebuild(results, **usual())  # the failures are rows of runs.csv
 
 
 def _by_protocol(cells: Sequence[config.Cell]) -> list[config.Cell]:

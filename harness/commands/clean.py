@@ -1,4 +1,19 @@
-"""The `clean` command: says what would be deleted and what that frees, asks, and deletes nothing that is in use."""
+"""capbench clean: delete checkpoints of finished fits and other things that nothing needs.
+
+usage: capbench clean [results=FOLDER] [what=KIND,...] [yes=true]
+
+Lists what would be deleted and how much that frees, then asks. What a running command holds, and what a link leads to,
+is kept. Without a terminal it needs yes=true.
+
+  checkpoints   of finished fits, whose adapters stay
+  leftovers     damaged caches that were set aside, drafts of killed processes
+  cache         scores and features of pairs: they are computed again when needed
+  orphans       finished fits that no run uses
+  failed        runs that ended with an error, with what they had captioned
+  logs          the whole errors of failed runs
+
+Exit codes: 0 done, or nothing to do; 1 something could not be deleted; 2 the request was wrong or nobody to ask.
+"""
 
 from __future__ import annotations
 

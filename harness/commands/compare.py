@@ -1,4 +1,11 @@
-"""The `compare` command: two runs over the same samples."""
+"""capbench compare: two runs over the same samples, with intervals and p-values.
+
+usage: capbench compare A B [KEY=VALUE ...]
+
+A and B are a run's folder, its name, its id or the beginning of one. Printed are the means of every metric, A - B with
+a paired bootstrap interval and the p-value of a paired permutation test, and the samples that differ most. Nothing is
+scored.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +22,7 @@ from rich.table import Table
 from harness import config
 from harness.choices import meant
 from harness.commands._options import parse
-from harness.contracts import RequestError
+from harness.contracts import NonNegative, Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import difference, file_to_write
 from harness.store.runs import Run, find_run
@@ -35,10 +42,10 @@ class Settings:
     results: str
     protocol: str | None
     metric: str | None
-    top: int
+    top: NonNegative
     out: str | None
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 @dataclass(frozen=True)
@@ -64,9 +71,6 @@ def main(argv: Sequence[str]) -> int:
     if len(names) != 2:
         raise RequestError(f"compare: expected two runs, A and B, got {len(names)}: {' '.join(names)}")
     settings: Settings = config.options("compare", [word for word in words if "=" in word], Settings)
-    for name in ("trials", "permutations"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
     out = file_to_write(settings.out, ".csv") if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)

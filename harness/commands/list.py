@@ -1,6 +1,8 @@
-"""The `list` command: what can be chosen, and what is found of it on this machine.
+"""capbench list: models, strategies, metrics, datasets, prompts, modalities, protocols, and what is found of them.
 
-It reads yaml files and the sources of the classes they name: importing all of those would take seconds.
+usage: capbench list [models|strategies|metrics|datasets|prompts|modalities|protocols ...] [--config-dir DIR]
+
+What can be chosen, with what is installed and which checkpoints are found.
 """
 
 from __future__ import annotations

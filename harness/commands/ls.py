@@ -1,4 +1,9 @@
-"""The `ls` command: fits and runs with their state, and where the disk space is."""
+"""capbench ls: fits and runs with their state, and disk use.
+
+usage: capbench ls [results=FOLDER] [out=FILE.csv]
+
+Fits and runs with status, seed, age and size; orphaned fits (no run uses them), unfinished and failed ones; disk use.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,13 @@
-"""The `modality` command: `capbench modality fit` trains the classifier behind modality=predicted, and measures it."""
+"""capbench modality: train the classifier of the imaging modality behind modality=predicted.
+
+usage: capbench modality fit [--config-dir DIR] [dataset=NAME] [dataset.KEY=VALUE ...] [out=FOLDER] [KEY=VALUE ...]
+
+Trains a ResNet to tell the modalities of the split "train" apart, calibrates it on "valid", measures it on "test". The
+folder is for modality=predicted modality.checkpoint=FOLDER; its metrics.json, confusion.csv and calibration.csv say
+how good it is. A finished fit is not repeated. Samples without a known modality are left out and counted.
+
+Options of the training: classifier.epochs=N, .batch_size, .learning_rate, .size, .workers
+"""
 
 from __future__ import annotations
 
@@ -12,14 +21,7 @@ import numpy as np
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import (
-    UNKNOWN,
-    Dataset,
-    ModalityClassifier,
-    RequestError,
-    Sample,
-    Split,
-)
+from harness.contracts import UNKNOWN, Dataset, ModalityClassifier, NonNegative, Positive, RequestError, Sample, Split
 from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console
@@ -36,10 +38,10 @@ class Settings:
     """The root-level values of conf/modality_fit.yaml."""
 
     out: str
-    seed: int
+    seed: NonNegative
     device: str
-    threads: int | None
-    bins: int
+    threads: Positive | None
+    bins: Positive
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,6 @@ def main(argv: Sequence[str]) -> int:
         raise RequestError(f"modality {words[0] if words else ''}: expected fit; see `capbench modality --help`")
     cell = config.cells("modality_fit", words[1:], config_dir=arguments.config_dir)[0]
     settings: Settings = config.settings(cell, Settings)
-    if settings.bins < 1:
-        raise RequestError(f"bins={settings.bins}: expected 1 or more")
     device = pick_device(settings.device, settings.threads)
     classifier: ModalityClassifier = config.build(cell, "classifier")
     data = load(config.build(cell, "dataset"))

@@ -1,4 +1,10 @@
-"""The `paper` command: the published study, recomputed, with our own rows beside it."""
+"""capbench paper: the published study, recomputed, with our own rows and parameters beside it.
+
+usage: capbench paper [results=FOLDER] [KEY=VALUE ...]
+
+The published tables with their averages recomputed and the inconsistent cells named; our own rows beside them, score
+by score with differences; the effect of the modality in the prompt, and trained parameters, published and our own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ import pandas as pd
 from harness import config
 from harness.commands import params
 from harness.commands._options import parse
-from harness.contracts import RequestError
+from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console
 from harness.published import printed, terminal
 from harness.store import file_to_write
@@ -36,15 +42,13 @@ class Settings:
     protocol: str
     parameters: bool
     out: str | None
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:
     """Print and write what was published, what follows from it, and what our runs say."""
     arguments = parse("paper", argv)
     settings: Settings = config.options("paper", arguments.overrides, Settings)
-    if settings.trials < 1:
-        raise RequestError(f"trials={settings.trials}: expected 1 or more")
     results, out = Path(settings.results), _file(settings)
     averages = config.choice("protocol", "paper")["averages"]
     published = printed.recomputed(averages)

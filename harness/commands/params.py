@@ -1,4 +1,14 @@
-"""The `params` command: what every strategy trains in the real architectures, beside the published counts."""
+"""capbench params: what each strategy trains in the real architectures, beside the published counts.
+
+usage: capbench params [--config-dir DIR] [model=NAME,...] [lora=NAME,...] [KEY=VALUE ...]
+
+Total and trained parameters of every model and strategy at the real sizes, counted without weights, beside the
+published values.
+
+  model={model}
+  lora={lora}
+Options of a strategy need it named: lora=targeted lora.rank=8
+"""
 
 from __future__ import annotations
 

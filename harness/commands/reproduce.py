@@ -1,13 +1,21 @@
-"""The `reproduce` command: a run once more from its stored configuration, compared with the first one by sample."""
+"""capbench reproduce: a run once more from its stored configuration, compared caption by caption.
+
+usage: capbench reproduce RUN [--config-dir DIR] [KEY=VALUE ...]
+
+Runs the stored, resolved configuration of RUN again in another results folder and compares identity, captions (sample
+by sample, exactly) and scores. Says before what of code, packages and platform has changed.
+Exit codes: 0 reproduced; 1 not; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import Ge
 
 from harness import config
 from harness.cells import cell
@@ -33,7 +41,7 @@ class Settings:
     results: str
     source: str
     device: str | None
-    tolerance: float
+    tolerance: Annotated[float, Ge(0)]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,11 @@
-"""The `show` command: one run or fit for people, from its files alone."""
+"""capbench show: one run or fit: what it is, scores, costs, where it comes from.
+
+usage: capbench show RUN [KEY=VALUE ...]
+
+RUN is the id or folder of a run or fit, a prefix of either (fits/... for a fit), or a path to the folder. Printed are
+status, counts, scores with intervals, costs, hashes, trained modules, command, code and package versions, files, and
+how to reproduce it, from its files alone.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +20,7 @@ from rich.table import Table
 
 from harness import config
 from harness.commands._options import parse, words
-from harness.contracts import CapBenchError, RequestError
+from harness.contracts import CapBenchError, Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import SHORT, Damaged, digest
 from harness.store.integrity import changed, unreadable
@@ -36,7 +43,7 @@ class Settings:
     """The values of conf/show.yaml."""
 
     results: str
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,12 @@
-"""The `submission` command: check a file for ImageCLEFmedical Caption, or write one from a run."""
+"""capbench submission: check a file for ImageCLEFmedical Caption, or write one from a run.
+
+usage: capbench submission check captions=FILE [references=FILE | images=FOLDER] [format=NAME]
+       capbench submission write run=FOLDER|ID [results=FOLDER] [out=FILE] [references=FILE] [empty=true] [format=NAME]
+
+check: everything for which ImageCLEFmedical Caption's own program would reject the file or cut a caption, by line.
+write: a file that passes, from the captions of a run. Nothing is scored.
+Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from harness import config
-from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, RequestError, Split
+from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, NonNegative, RequestError, Split
 from harness.curation import captions, duplicates
 from harness.curation.duplicates import Picture
 from harness.curation.pictures import Facts, Verdict, examine
@@ -36,8 +36,8 @@ class Settings:
     splits: list[str] | None
     out: str
     write_clean_list: str | None
-    workers: int | None
-    smallest: int
+    workers: NonNegative | None
+    smallest: NonNegative
 
 
 def check(cell: config.Cell) -> int:

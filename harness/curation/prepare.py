@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from harness import config
-from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
+from harness.contracts import Dataset, NonNegative, Rejected, RequestError, Split, fingerprint
 from harness.curation.check import load
 from harness.curation.shards import Encoding, Made, Order, make, settings_of
 from harness.machine import pool
@@ -26,17 +28,11 @@ class Settings:
 
     out: str
     splits: list[str] | None
-    size: int
+    size: Annotated[int, Interval(ge=16, le=65_500)]
     format: Literal["jpeg", "webp"]
-    quality: int
-    rows: int
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        """Check ranges; types are checked against the annotations before."""
-        for name, low, high in (("size", 16, 65_500), ("quality", 1, 100), ("rows", 1, 1_000_000)):
-            if not low <= getattr(self, name) <= high:
-                raise RequestError(f"{name}={getattr(self, name)}: expected {low} to {high}")
+    quality: Annotated[int, Interval(ge=1, le=100)]
+    rows: Annotated[int, Interval(ge=1, le=1_000_000)]
+    workers: NonNegative | None
 
 
 def prepare(cell: config.Cell) -> int:
