@@ -28,6 +28,10 @@ def groups(extra: Path | None = None) -> dict[str, list[str]]:
     return {group: sorted(names) for group, names in sorted(found.items())}
 
 
+GROUP_OF = {"strategy": "lora"}
+"""Column of a table -> group of conf/, where one thing has two names. The command line understands both."""
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of a command, as its yaml has it: key, default and comment. `group`: it chooses a file of conf/KEY."""
@@ -85,7 +89,7 @@ def pick(text: str, rounds: Sequence[Sequence[tuple[str, T]]], label: Callable[[
         for pairs in rounds:
             found = {label(thing): thing for name, thing in pairs if same(name, text)}
             if len(found) > 1:
-                raise RequestError(f"{text}: stands for {len(found)}: {_some(list(found))}; give more of the name")
+                raise RequestError(f"{text}: stands for {len(found)}: {some(list(found))}; give more of the name")
             if found:
                 return next(iter(found.values()))
     known = list(dict.fromkeys(label(thing) for pairs in rounds for _, thing in pairs))
@@ -96,8 +100,9 @@ def _nearest(text: str, known: Sequence[str]) -> str:
     if not known:
         return "there is none at all; start with `capbench run`"
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
-    return f"the nearest are {', '.join(close)}" if close else f"there is {_some(known)}"
+    return f"the nearest are {', '.join(close)}" if close else f"there is {some(known)}"
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def some(names: Sequence[str], most: int = SHOWN) -> str:
+    """The first names and how many more there are: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -22,6 +22,7 @@ from harness import config
 from harness.batches.features import Mode
 from harness.cells import cell
 from harness.cells.identity import Parts
+from harness.choices import GROUP_OF
 from harness.contracts import Refused, RequestError, Split
 from harness.machine import provenance, ranks
 from harness.machine.devices import pick_device
@@ -195,7 +196,7 @@ def _early(results: Path, name: str) -> Path:
 
 def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
     control = one.choices.get("control", "none")
-    names = {"model": one.choices.get("model"), "strategy": one.choices.get("lora")}
+    names = {"model": one.choices.get("model"), "strategy": one.choices.get(GROUP_OF["strategy"])}
     names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
     row = {"run_id": name, "error": cell.brief(error), **names, "finished_at": provenance.now()}
     cell.record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})

@@ -31,7 +31,7 @@ from rich.filesize import decimal
 from harness import config
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.store import busy, if_free
 from harness.store.inventory import Item, disk_use, inventory
 
@@ -163,11 +163,9 @@ KINDS: dict[str, Callable[[Path, Sequence[Item]], Iterator[Target]]] = {
 
 def _kinds(what: str) -> list[str]:
     names = [name.strip() for name in what.split(",") if name.strip()]
-    for name in names:
-        if name not in KINDS:
-            raise RequestError(f"what={name}: expected one or several of {','.join(KINDS)}")
-    if not names:
-        raise RequestError(f"what={what}: expected one or several of {','.join(KINDS)}")
+    wrong = [name for name in names if name not in KINDS] if names else [what]
+    if wrong:
+        raise RequestError(f"what={wrong[0]}: expected one or several of {','.join(KINDS)}")
     return list(dict.fromkeys(names))
 
 
@@ -176,10 +174,7 @@ def _kinds(what: str) -> list[str]:
 
 def _list(wanted: Sequence[Target], kept: Sequence[str]) -> None:
     sizes = {target.path: target.bytes for target in wanted}
-    for target in wanted[:SHOWN]:
-        console.print(f"{target.kind:12} {decimal(sizes[target.path]):>10}  {target.path}", markup=False)
-    if len(wanted) > SHOWN:
-        console.print(f"and {len(wanted) - SHOWN} more", markup=False)
+    listed([f"{one.kind:12} {decimal(sizes[one.path]):>10}  {one.path}" for one in wanted], SHOWN, "and {} more")
     for line in kept:
         console.print(line, markup=False)
     if wanted:

@@ -16,14 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from harness import config
-from harness.choices import meant
+from harness.choices import meant, some
 from harness.commands._options import parse
 from harness.contracts import NonNegative, Positive, RequestError
-from harness.machine.terminal import console
+from harness.machine.terminal import console, table
 from harness.store import difference, file_to_write
 from harness.store.runs import Run, find_run
 from harness.tables import stats
@@ -76,8 +74,8 @@ def main(argv: Sequence[str]) -> int:
     _same_samples(one, other)
     pairing = pair(one, other, settings.protocol)
     metric = _metric(pairing, settings.metric)
-    table, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
-    _print(pairing, table)
+    means, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
+    _print(pairing, means)
     _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
     if out is not None:
         write_csv(samples, out)
@@ -103,13 +101,9 @@ def _same_samples(one: Run, other: Run) -> None:
         "only in B": [name for name in right if name not in left],
         "with another reference": [n for n in left if n in common and left[n]["reference"] != right[n]["reference"]],
     }
-    lines += [f"{len(ids)} samples {kind}: {_few(ids)}" for kind, ids in kinds.items() if ids]
+    lines += [f"{len(ids)} samples {kind}: {some(ids, NAMED)}" for kind, ids in kinds.items() if ids]
     found = "; ".join(lines) or "the ids and references are the same; the pictures, modalities or concepts are not"
     raise RequestError(f"{one.folder.name} and {other.folder.name}: expected runs over the same samples; {found}")
-
-
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
 
 
 def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
@@ -130,7 +124,7 @@ def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
     for name, parts in spec["averages"].items():
         if all(part in shown or part in wanted for part in parts):
             wanted[name] = parts
-    full = [add_averages(table, wanted) for table in values]
+    full = [add_averages(one, wanted) for one in values]
     return Pairing((one, other), spec, (full[0], full[1]), {name: why for name, why in blank.items() if why})
 
 
@@ -158,7 +152,7 @@ def _metric(pairing: Pairing, wanted: str | None) -> str:
 
 def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
     """Per column: both means, A - B, its paired interval and p-value. Raises RequestError without a common sample."""
-    values = np.stack([table[pairing.used].to_numpy(float) for table in pairing.values])
+    values = np.stack([one[pairing.used].to_numpy(float) for one in pairing.values])
     if not values.shape[1]:
         raise RequestError("no sample has a value of every metric in both runs")
     means = stats.joint(values, trials, SEED)
@@ -172,7 +166,7 @@ def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
 def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
     """Captions and scores of both runs side by side, the largest difference by a metric first, failures last."""
     left, right = (run.rows for run in pairing.runs)
-    table = pd.DataFrame(
+    found = pd.DataFrame(
         {
             "id": [row["id"] for row in left],
             "modality": [row.get("modality") for row in left],
@@ -183,33 +177,27 @@ def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
         }
     )
     for name in pairing.values[0].columns:
-        table[f"{name}_a"], table[f"{name}_b"] = (values[name] for values in pairing.values)
-    return table.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+        found[f"{name}_a"], found[f"{name}_b"] = (values[name] for values in pairing.values)
+    return found.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
 # ---------------------------------------------------------------- output
 
 
-def _print(pairing: Pairing, table: pd.DataFrame) -> None:
+def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     for letter, run in zip("AB", pairing.runs, strict=True):
         console.print(f"{letter}: {run.folder.name}", markup=False)
     used = pairing.used
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
     console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}", markup=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("metric", "A", "B", "A - B", "95 % interval", "p"):
-        shown.add_column(name, justify="left" if name == "metric" else "right")
-    for row in table.to_dict("records"):
-        interval = f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-        shown.add_row(
-            row["metric"],
-            f"{row['a']:.4f}",
-            f"{row['b']:.4f}",
-            f"{row['difference']:+.4f}",
-            interval,
-            f"{row['p']:.4g}",
+    rows = [
+        (
+            *(row["metric"], f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['difference']:+.4f}"),
+            *(f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]", f"{row['p']:.4g}"),
         )
-    console.print(shown)
+        for row in found.to_dict("records")
+    ]
+    table("", ("metric", "A", "B", "A - B", "95 % interval", "p"), rows, left=["metric"])
     for name, reason in pairing.blank.items():
         console.print(f"{name} is blank: {reason}", markup=False)
 

@@ -26,9 +26,6 @@ from typing import Annotated, Any
 import pandas as pd
 import torch
 from annotated_types import Ge
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from harness import config
 from harness.cells.worker import Settings as RunSettings
@@ -39,7 +36,7 @@ from harness.inference.parity import HEALTHY, PROMPTS, Finding, Patient, check_a
 from harness.machine import memory, provenance
 from harness.machine.bfloat16 import SLOW, slowdown
 from harness.machine.devices import pick_device
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, table
 from harness.tables.csv_files import write_csv
 
 COLUMNS = ("model", "weights", "strategy", "check", "verdict", "difference", "first")
@@ -70,11 +67,11 @@ def main(argv: Sequence[str]) -> int:
         for cell in cells:
             rows += list(_examined(cell, settings.samples, fallback=not named))
             advance(1)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    _print_findings(table)
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    _print_findings(found)
     if settings.out:
-        write_csv(table, Path(settings.out))
-    return int(not table["verdict"].isin(HEALTHY).all())
+        write_csv(found, Path(settings.out))
+    return int(not found["verdict"].isin(HEALTHY).all())
 
 
 def _examined(cell: config.Cell, samples: int, *, fallback: bool) -> Iterator[dict[str, Any]]:
@@ -161,18 +158,16 @@ def _space(results: Path) -> str:
     return f"{shutil.disk_usage(place).free / 2**30:.0f} GiB free for results"
 
 
-def _print_findings(table: pd.DataFrame) -> None:
-    shown = Table(title="parity", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, title in zip(COLUMNS, (*COLUMNS[:5], "largest logit difference", "first difference"), strict=True):
-        shown.add_column(title, justify="right" if name == "difference" else "left", overflow="fold")
-    for _, rows in table.groupby(["model", "strategy"], sort=False):
-        for row in rows.to_dict("records"):
-            shown.add_row(*(_text(row, name) for name in COLUMNS))
-        shown.add_section()
-    console.print(shown, soft_wrap=False)
+def _print_findings(found: pd.DataFrame) -> None:
+    titles = (*COLUMNS[:5], "largest logit difference", "first difference")
+    lines: list[list[str]] = []
+    for _, rows in found.groupby(["model", "strategy"], sort=False):
+        lines += [[_text(row, name) for name in COLUMNS] for row in rows.to_dict("records")]
+        lines.append([])
+    table("parity", titles, lines, left={*titles} - {titles[5]})
 
 
 def _text(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(row[name]):
         return ""
-    return f"{row[name]:.1e}" if name == "difference" else escape(str(row[name]))
+    return f"{row[name]:.1e}" if name == "difference" else str(row[name])

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from harness.choices import GROUP_OF
 from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import file_to_write
 from harness.tables.rebuild import WRITERS, present, rebuild, select
 from harness.tables.selection import View, seen
 
+COLUMN_OF = {group: column for column, group in GROUP_OF.items()}
 TEXTS = {field.name for field in fields(View)}
 
 
@@ -63,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     from harness import config
     from harness.commands._options import parse
 
-    words = [_as_text(word) for word in parse("leaderboard", argv).overrides]
+    words = [_as_text(word) for word in parse("leaderboard", argv, names=COLUMN_OF).overrides]
     settings: Settings = config.options("leaderboard", words, Settings)
     results = Path(settings.results)
     if not (results / "runs").is_dir():

@@ -21,13 +21,14 @@ import numpy as np
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import UNKNOWN, Dataset, ModalityClassifier, NonNegative, Positive, RequestError, Sample, Split
+from harness.contracts import ModalityClassifier, NonNegative, Positive, RequestError, Sample
 from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console
-from harness.store import SCHEMA, difference, file_digest, make_folder, read_json, read_manifest, write_json
+from harness.store import SCHEMA, file_digest, make_folder, read_json, write_json
 from harness.tables import calibration
 from harness.tables.csv_files import write_csv
+from harness.training.modality import Data, done, identity_of, load
 
 CHECKPOINT = ("config.json", "model.safetensors", "preprocessor_config.json")
 TABLES = ("metrics.json", "confusion.csv", "calibration.csv")
@@ -44,44 +45,6 @@ class Settings:
     bins: Positive
 
 
-@dataclass(frozen=True)
-class Part:
-    """The samples of a split whose modality is known; `left_out` counts the others."""
-
-    split: Split
-    samples: tuple[Sample, ...]
-
-    @property
-    def left_out(self) -> int:
-        """Samples without a known modality."""
-        return len(self.split.samples) - len(self.samples)
-
-    @property
-    def modalities(self) -> list[str]:
-        """The truth, sample by sample."""
-        return [sample.modality for sample in self.samples]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a fit works on; `valid` is None, with the reason in `uncalibrated`, where there is no such split."""
-
-    train: Part
-    valid: Part | None
-    test: Part
-    uncalibrated: str
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        """The splits there are."""
-        return {"train": self.train, **({"valid": self.valid} if self.valid else {}), "test": self.test}
-
-    @property
-    def classes(self) -> list[str]:
-        """What can be told apart, by name."""
-        return sorted(set(self.train.modalities))
-
-
 def main(argv: Sequence[str]) -> int:
     """`fit [KEY=VALUE ...]`: train, unless that was done before, and say how good it is."""
     arguments = parse("modality", argv)
@@ -94,64 +57,14 @@ def main(argv: Sequence[str]) -> int:
     classifier: ModalityClassifier = config.build(cell, "classifier")
     data = load(config.build(cell, "dataset"))
     out = make_folder(Path(settings.out), "out")
-    identity = _identity(cell, classifier, data, settings)
-    fresh = not _done(out, identity)
+    identity = identity_of(
+        config.identity_values(cell.config["classifier"]), classifier, data, settings.seed, settings.bins
+    )
+    fresh = not done(out, identity)
     if fresh:
         _work(classifier, data, settings, device, out, identity, cell)
     _report(out, fresh=fresh)
     return 0
-
-
-# ---------------------------------------------------------------- data
-
-
-def load(dataset: Dataset) -> Data:
-    """Train, test and, where there is one, valid. Raises RequestError when there is nothing to tell apart."""
-    train, test = _part(dataset.load("train")), _part(dataset.load("test"))
-    valid, reason = None, ""
-    try:
-        valid = _part(dataset.load("valid"))
-    except RequestError as error:  # a dataset without this split says so: the temperature stays 1, and that is reported
-        reason = str(error)
-    if valid is not None and not valid.samples:
-        valid, reason = None, "no sample of split 'valid' has a known modality"
-    kinds = sorted(set(train.modalities))
-    if len(kinds) < 2 or not test.samples:
-        raise RequestError(
-            f"dataset={dataset.name}: expected known modalities, two or more in 'train' and one in 'test', got "
-            f"{', '.join(kinds) or 'none'} in {len(train.samples)} samples, and {len(test.samples)} test samples"
-        )
-    return Data(train, valid, test, reason)
-
-
-def _part(split: Split) -> Part:
-    return Part(split, tuple(sample for sample in split.samples if sample.modality != UNKNOWN))
-
-
-def _identity(cell: config.Cell, classifier: ModalityClassifier, data: Data, settings: Settings) -> dict[str, Any]:
-    """All that can change the weights, the temperature or what is measured."""
-    return {
-        "schema": SCHEMA,
-        "classifier": config.identity_values(cell.config["classifier"]),
-        "start": classifier.digest(),
-        "data": {name: part.split.fingerprint for name, part in data.parts.items()},
-        "seed": settings.seed,
-        "bins": settings.bins,
-    }
-
-
-def _done(out: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether this very fit lies in `out`. Raises RequestError when another one does, or its files were changed."""
-    manifest = read_manifest(out)
-    if manifest is None:
-        return False
-    lines = difference(manifest["identity"], identity)
-    if lines:
-        raise RequestError(f"out={out}: holds another fit ({'; '.join(lines[:3])}); choose another out=FOLDER")
-    for name, known in manifest["files"].items():
-        if not (out / name).is_file() or file_digest(out / name) != known:
-            raise RequestError(f"out={out}: {name} is not what the fit wrote; delete the folder to fit anew")
-    return True
 
 
 # ---------------------------------------------------------------- work

@@ -23,7 +23,7 @@ from harness.cells.worker import parts as built
 from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.scoring.protocol import columns, scorable
 from harness.scoring.score import Plan, score
 from harness.store import difference, make_folder, read_manifest
@@ -112,10 +112,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
     for line in identity:
         console.print(f"  {line}", markup=False)
     console.print(f"captions: {len(captions)} of {len(first.rows)} differ", markup=False)
-    for name, before, after in captions[:SHOWN]:
-        console.print(f"  {name}\n    first {before}\n    again {after}", markup=False)
-    if len(captions) > SHOWN:
-        console.print(f"  and {len(captions) - SHOWN} more", markup=False)
+    listed([f"  {name}\n    first {a}\n    again {b}" for name, a, b in captions], SHOWN, "  and {} more")
     for line, largest in scores:
         if largest != 0:
             console.print(f"  {line}", markup=False)

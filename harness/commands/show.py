@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import config
+from harness.choices import GROUP_OF
 from harness.commands._options import parse, words
 from harness.contracts import CapBenchError, Positive, RequestError
 from harness.machine.terminal import console
@@ -82,11 +83,10 @@ def _kind(record: Run) -> str:
 
 def _what(record: Run) -> list[tuple[str, str]]:
     """What it is. The row of a fit has no labels: they are in its configuration."""
-    groups = {"strategy": "lora"}
     stored = record.manifest.get("config") or {}
     labels = {}
     for name in WHAT:
-        node = stored.get(groups.get(name, name))
+        node = stored.get(GROUP_OF.get(name, name))
         labels[name] = record.row.get(name, node.get("name") if isinstance(node, Mapping) else node)
     labels["class"] = record.row.get("class", (stored.get("model") or {}).get("kind"))
     if _kind(record) == "fit":  # trained on "train", whatever the split and the label at inference

@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from harness import config
+from harness.choices import some
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.scoring.caption_files import read_captions
 from harness.scoring.imageclef import Checked, Format, check, compose, one_line
 from harness.store import file_to_write, read_manifest, write_text
 from harness.store.runs import Run, find_runs
 
 SHOWN = 20  # violations
-NAMED = 10  # ids
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,7 @@ def _report(path: Path, checked: Checked, form: Format) -> None:
     empty = f", {checked.empty} of them empty, which score 0" if checked.empty else ""
     verdict = f"{len(found)} problems under the rules of {form}" if found else f"passes the rules of {form}"
     console.print(f"{path}: {checked.rows} captions{empty}; {verdict}", markup=False)
-    for violation in found[:SHOWN]:
-        console.print(f"  line {violation.line}: {violation.text}", markup=False)
-    if len(found) > SHOWN:
-        console.print(f"  and {len(found) - SHOWN} more", markup=False)
+    listed([f"  line {violation.line}: {violation.text}" for violation in found], SHOWN, "  and {} more")
 
 
 # ---------------------------------------------------------------- write
@@ -105,7 +102,7 @@ def _write(settings: Settings) -> int:
     failed = [row["id"] for row in rows if row["status"] != "ok"]
     if failed and not settings.empty:
         raise RequestError(
-            f"run={settings.run}: {len(failed)} samples have no caption: {_named(failed)}; "
+            f"run={settings.run}: {len(failed)} samples have no caption: {some(failed)}; "
             "repeat `capbench run`, or write empty captions, which score 0, with empty=true"
         )
     captions = [(str(row["id"]), row["caption"] or "") for row in rows]
@@ -131,7 +128,7 @@ def _run(name: str, results: Path) -> Run:
     runs = [Run(Path(name), manifest)] if manifest else find_runs(results)
     found = [run for run in runs if manifest or name in (run.folder.name, run.row.get("run_id"))]
     if not found:
-        known = _named([run.folder.name for run in runs]) or "none at all; start with `capbench run`"
+        known = some([run.folder.name for run in runs]) or "none at all; start with `capbench run`"
         raise RequestError(
             f"run={name}: expected the folder or the id of a finished run; in {results} there is {known}"
         )
@@ -148,14 +145,14 @@ def _rows(run: Run, settings: Settings) -> list[dict[str, Any]]:
         rejected = [str(entry["id"]) for entry in run.manifest.get("rejected") or ()]
         if rejected:
             errors.print(
-                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {_named(rejected)}; "
+                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {some(rejected)}; "
                 "references=FILE tells which ids are asked for",
                 markup=False,
             )
         return list(rows.values())
     unknown = sorted(rows.keys() - set(ids))
     if unknown:
-        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {_named(unknown)}")
+        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {some(unknown)}")
     return [rows.get(name, {"id": name, "status": "failed", "caption": None}) for name in ids]
 
 
@@ -167,7 +164,3 @@ def _given(value: str | None, what: str, action: str) -> str:
     if value is None:
         raise RequestError(f"submission {action}: {what} is missing; see `capbench submission --help`")
     return value
-
-
-def _named(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")

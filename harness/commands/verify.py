@@ -14,14 +14,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from harness import config
 from harness.commands._options import parse, words
 from harness.contracts import Positive, RequestError
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, table
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
 from harness.store.runs import Run, find_fits, find_record, find_runs, short_id
@@ -132,12 +128,8 @@ def _twice(records: Iterable[Run]) -> list[tuple[Path, list[Problem]]]:
 
 
 def _report(problems: Sequence[tuple[Path, Sequence[Problem]]]) -> int:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("where", "file", "what is wrong"):
-        table.add_column(column, overflow="fold")
-    for folder, found in problems:
-        for file, what in found:
-            table.add_row(escape("/".join(folder.parts[-2:])), escape(file), escape(what))
-    if table.row_count:
-        console.print(table, soft_wrap=False)
-    return table.row_count
+    columns = ("where", "file", "what is wrong")
+    rows = [("/".join(folder.parts[-2:]), *problem) for folder, found in problems for problem in found]
+    if rows:
+        table("", columns, rows, left=columns)
+    return len(rows)

@@ -18,7 +18,7 @@ from harness.contracts import Dataset, NonNegative, Rejected, RequestError, Spli
 from harness.curation.check import load
 from harness.curation.shards import Encoding, Made, Order, make, settings_of
 from harness.machine import pool
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, listed
 from harness.store import SCHEMA, difference, digest, make_folder, read_manifest, write_json
 
 
@@ -116,8 +116,5 @@ def _report(out: Path, made: Sequence[Made], splits: Sequence[Split]) -> None:
     )
     ledgers: list[tuple[Rejected, ...]] = [*(s.rejected for s in splits), *(m.rejected for m in made)]
     failed = [entry for ledger in ledgers for entry in ledger]
-    for entry in failed[:10]:
-        console.print(f"  left out: {entry.id}: {entry.reason}", markup=False)
-    if len(failed) > 10:
-        console.print(f"  and {len(failed) - 10} more, all named in manifest.json", markup=False)
+    listed([f"  left out: {e.id}: {e.reason}" for e in failed], 10, "  and {} more, all named in manifest.json")
     console.print(f"read them with: dataset=prepared dataset.root={out}", markup=False)
