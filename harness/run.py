@@ -1,4 +1,20 @@
-"""The `run` command: dataset -> prompt -> captioner (strategy) -> captions -> scores -> tables -> leaderboard."""
+"""capbench run: one cell, or a sweep with -m: fit, captions, scores, leaderboard.
+
+usage: capbench run [-m] [--dry-run] [--config-dir DIR] [--cfg] [KEY=VALUE ...]
+
+dataset -> prompt -> captioner (strategy) -> fit -> captions -> scores -> tables. What is finished is skipped, what was
+interrupted goes on.
+
+  -m, --multirun     a sweep: values separated by commas, or glob(*) for all choices of a group
+  --dry-run          print the cells, what is done, what would run, its memory and time; run nothing
+  --config-dir DIR   a folder of your own yaml files (model/mine.yaml, ...) joins the choices
+  --cfg              print the resolved configuration and do nothing
+
+Each cell of a sweep has a process of its own, its log in results/logs. launcher.jobs=N runs N at once; launcher=slurm
+submits them; launcher=torchrun gives each several processes.
+Values anywhere in the tree: seed=1  train.epochs=2  lora.rank=8  generate.max_new_tokens=40  dataset.limit=100
+Exit codes: 0 done; 1 some runs failed (tables are built all the same); 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +35,7 @@ from harness.scoring.protocol import pictures, scheme
 from harness.scoring.score import Scheme, score
 from harness.store import digest, make_folder, read_manifest
 from harness.store.runs import Run
-from harness.tables.rebuild import finish, rebuild
-
-TRIALS = 1000
+from harness.tables.rebuild import finish, rebuild, usual
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,12 +86,12 @@ def _score(runs: Runs, schemes: Sequence[Scheme], datasets: dict[str, Once], res
 def _tables(runs: Runs, results: Path) -> None:
     """Rebuild all tables, and print the leaderboard of the first run."""
     if not runs:
-        rebuild(results, TRIALS)  # the failures are rows of runs.csv
+        rebuild(results, **usual())  # the failures are rows of runs.csv
         return
     cell, folder = runs[0]
     row = (read_manifest(folder) or {})["row"]
     wanted = {key: row[key] for key in ("dataset", "split", "weights")}
-    finish(results, TRIALS, **wanted, protocol=cell.config["protocol"]["name"])
+    finish(results, **wanted, protocol=cell.config["protocol"]["name"])
 
 
 def _by_protocol(cells: Sequence[config.Cell]) -> list[config.Cell]:

@@ -22,6 +22,7 @@ from harness import config
 from harness.cells import cell
 from harness.cells.manifest import brief, record_failure
 from harness.cells.parts import Once, build_parts
+from harness.choices import GROUP_OF
 from harness.contracts import Refused, RequestError
 from harness.machine import provenance, ranks
 from harness.store import SHORT, digest, read_json, write_json
@@ -131,7 +132,7 @@ def _early(results: Path, name: str) -> Path:
 
 def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
     control = one.choices.get("control", "none")
-    names = {"model": one.choices.get("model"), "strategy": one.choices.get("lora")}
+    names = {"model": one.choices.get("model"), "strategy": one.choices.get(GROUP_OF["strategy"])}
     names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
     row = {"run_id": name, "error": brief(error), **names, "finished_at": provenance.now()}
     record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})

@@ -1,4 +1,11 @@
-"""The `compare` command: two runs over the same samples."""
+"""capbench compare: two runs over the same samples, with intervals and p-values.
+
+usage: capbench compare A B [KEY=VALUE ...]
+
+A and B are a run's folder, its name, its id or the beginning of one. Printed are the means of every metric, A - B with
+a paired bootstrap interval and the p-value of a paired permutation test, and the samples that differ most. Nothing is
+scored.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +16,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from harness import config
-from harness.choices import meant
+from harness.choices import meant, some
 from harness.commands._options import parse
-from harness.contracts import RequestError
-from harness.machine.terminal import console
+from harness.contracts import NonNegative, Positive, RequestError
+from harness.machine.terminal import console, table
 from harness.store import difference, file_to_write
 from harness.store.runs import Run, find_run
 from harness.store.scores import Array
@@ -37,10 +42,10 @@ class Settings:
     results: str
     protocol: str | None
     metric: str | None
-    top: int
+    top: NonNegative
     out: str | None
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 @dataclass(frozen=True)
@@ -71,16 +76,13 @@ def main(argv: Sequence[str]) -> int:
     if len(names) != 2:
         raise RequestError(f"compare: expected two runs, A and B, got {len(names)}: {' '.join(names)}")
     settings: Settings = config.options("compare", [word for word in words if "=" in word], Settings)
-    for name in ("trials", "permutations"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
     out = file_to_write(settings.out, ".csv") if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)
     pairing = pair(one, other, settings.protocol)
     metric = _metric(pairing, settings.metric)
-    table, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
-    _print(pairing, table)
+    means, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
+    _print(pairing, means)
     _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
     if out is not None:
         write_csv(samples, out)
@@ -106,13 +108,9 @@ def _same_samples(one: Run, other: Run) -> None:
         "only in B": [name for name in right if name not in left],
         "with another reference": [n for n in left if n in common and left[n].reference != right[n].reference],
     }
-    lines += [f"{len(ids)} samples {kind}: {_few(ids)}" for kind, ids in kinds.items() if ids]
+    lines += [f"{len(ids)} samples {kind}: {some(ids, NAMED)}" for kind, ids in kinds.items() if ids]
     found = "; ".join(lines) or "the ids and references are the same; the pictures, modalities or concepts are not"
     raise RequestError(f"{one.folder.name} and {other.folder.name}: expected runs over the same samples; {found}")
-
-
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
 
 
 def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
@@ -130,7 +128,7 @@ def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
     spec = records[0]["protocol"]
     made = formula({name: columns[0][name] for name in shown}, spec["averages"])
     values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
-    full = [add_averages(table, made.averages) for table in values]
+    full = [add_averages(one, made.averages) for one in values]
     statistics = np.stack([made.read([run], spec["name"]) for run in (one, other)])
     unfilled = {name: why for name, why in reasons.items() if why}
     return Pairing((one, other), spec, (full[0], full[1]), made, statistics, unfilled)
@@ -176,7 +174,7 @@ def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
 def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
     """Captions and scores of both runs side by side, the largest difference by a metric first, failures last."""
     left, right = (run.rows for run in pairing.runs)
-    table = pd.DataFrame(
+    found = pd.DataFrame(
         {
             "id": [row.id for row in left],
             "modality": [row.modality for row in left],
@@ -187,33 +185,27 @@ def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
         }
     )
     for name in pairing.values[0].columns:
-        table[f"{name}_a"], table[f"{name}_b"] = (values[name] for values in pairing.values)
-    return table.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+        found[f"{name}_a"], found[f"{name}_b"] = (values[name] for values in pairing.values)
+    return found.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
 # ---------------------------------------------------------------- output
 
 
-def _print(pairing: Pairing, table: pd.DataFrame) -> None:
+def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     for letter, run in zip("AB", pairing.runs, strict=True):
         console.print(f"{letter}: {run.folder.name}", markup=False)
     used = pairing.used
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
     console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}", markup=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("metric", "A", "B", "A - B", "95 % interval", "p"):
-        shown.add_column(name, justify="left" if name == "metric" else "right")
-    for row in table.to_dict("records"):
-        interval = f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-        shown.add_row(
-            row["metric"],
-            f"{row['a']:.4f}",
-            f"{row['b']:.4f}",
-            f"{row['difference']:+.4f}",
-            interval,
-            f"{row['p']:.4g}",
+    rows = [
+        (
+            *(row["metric"], f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['difference']:+.4f}"),
+            *(f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]", f"{row['p']:.4g}"),
         )
-    console.print(shown)
+        for row in found.to_dict("records")
+    ]
+    table("", ("metric", "A", "B", "A - B", "95 % interval", "p"), rows, left=["metric"])
     lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
     if lower:
         names = (name for name in pairing.formula.names if name in lower)

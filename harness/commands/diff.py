@@ -1,4 +1,10 @@
-"""The `diff` command: in what two runs, or two fits, differ, and in what they do not."""
+"""capbench diff: in what two runs, or two fits, differ.
+
+usage: capbench diff A B [KEY=VALUE ...]
+
+Everything in which they differ: identity, configuration, code, environment, trained modules, counts, captions, scores,
+costs; then what is equal in one line. A and B as RUN in `capbench show`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ import pandas as pd
 
 from harness import config
 from harness.commands._options import parse, words
-from harness.contracts import RequestError
+from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console, errors
 from harness.store import difference, read_manifest
 from harness.store.integrity import changed
@@ -25,7 +31,7 @@ class Settings:
     """The values of conf/diff.yaml."""
 
     results: str
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,11 @@
-"""The `report` command: one HTML page of a leaderboard and everything behind it, with its plots as files."""
+"""capbench report: one HTML page of a leaderboard: plots, significance, costs, samples side by side.
+
+usage: capbench report [results=FOLDER] [out=FILE.html] [KEY=VALUE ...]
+
+Rebuilds the tables, then writes one page that needs no network: the leaderboard with intervals, sorting and filters,
+which rows differ, what a score costs, captions by length, concepts and modality, ablation, agreement of metrics, costs,
+failures, samples side by side, provenance. Its plots are also PNG and SVG files in results/plots.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,7 @@ from rich.filesize import decimal
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import RequestError, Split
+from harness.contracts import NonNegative, Positive, RequestError, Split
 from harness.machine.terminal import console
 from harness.page.contents import parts, significance
 from harness.page.gallery import gallery
@@ -35,10 +42,10 @@ class Settings:
     weights: str | None
     protocol: str | None
     out: str | None
-    samples: int
+    samples: NonNegative
     pictures: bool
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,9 +54,6 @@ def main(argv: Sequence[str]) -> int:
     results = Path(settings.results)
     if not (results / "runs").is_dir():
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
-    for name, least in (("trials", 1), ("permutations", 1), ("samples", 0)):
-        if getattr(settings, name) < least:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected {least} or more")
     out = file_to_write(settings.out, ".html", ".htm") if settings.out else results / "report.html"
     boards = rebuild(results, settings.trials, settings.permutations)
     board = select(boards, **{name: getattr(settings, name) for name in BOARD})

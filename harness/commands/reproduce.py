@@ -1,13 +1,21 @@
-"""The `reproduce` command: a run once more from its stored configuration, compared with the first one by sample."""
+"""capbench reproduce: a run once more from its stored configuration, compared caption by caption.
+
+usage: capbench reproduce RUN [--config-dir DIR] [KEY=VALUE ...]
+
+Runs the stored, resolved configuration of RUN again in another results folder and compares identity, captions (sample
+by sample, exactly) and scores. Says before what of code, packages and platform has changed.
+Exit codes: 0 reproduced; 1 not; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import Ge
 
 from harness import config
 from harness.cells import cell
@@ -15,7 +23,7 @@ from harness.cells.parts import build_parts
 from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.scoring.protocol import columns, pictures
 from harness.scoring.score import Scheme, score
 from harness.store import JournalRow, difference, make_folder, read_manifest
@@ -33,7 +41,7 @@ class Settings:
     results: str
     source: str
     device: str | None
-    tolerance: float
+    tolerance: Annotated[float, Ge(0)]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,10 +113,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
     for line in identity:
         console.print(f"  {line}", markup=False)
     console.print(f"captions: {len(captions)} of {len(first.rows)} differ", markup=False)
-    for name, before, after in captions[:SHOWN]:
-        console.print(f"  {name}\n    first {before}\n    again {after}", markup=False)
-    if len(captions) > SHOWN:
-        console.print(f"  and {len(captions) - SHOWN} more", markup=False)
+    listed([f"  {name}\n    first {a}\n    again {b}" for name, a, b in captions], SHOWN, "  and {} more")
     for line, largest in scores:
         if largest != 0:
             console.print(f"  {line}", markup=False)

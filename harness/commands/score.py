@@ -1,4 +1,13 @@
-"""The `score` command: every run that lacks a metric, or two caption files."""
+"""capbench score: score every run that lacks a metric, or captions=FILE against references=FILE.
+
+usage: capbench score [--config-dir DIR] [KEY=VALUE ...]
+
+Without files: scores every run in results=FOLDER that lacks a metric of protocol=NAME, then rebuilds the tables.
+With files: captions=FILE references=FILE [images=DIR] results=FOLDER scores a submission; no run is needed.
+
+Metrics to add by name: {metric}
+Exit codes: 0 done; 1 a metric or a sample failed; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import RequestError
+from harness.contracts import Positive, RequestError
 from harness.machine.devices import pick_device
 from harness.machine.terminal import console, errors
 from harness.scoring.caption_files import CaptionFiles, paired_rows
@@ -18,14 +27,12 @@ from harness.scoring.score import Scheme, Scoring, score
 from harness.store import SHORT, digest, make_folder, write_json, write_text
 from harness.store.runs import find_runs
 from harness.tables.csv_files import write_csv
-from harness.tables.rebuild import finish
+from harness.tables.rebuild import finish, usual
 from harness.tables.samples import samples_csv
 from harness.tables.scores import scores_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-TRIALS = 1000
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Settings:
     images: str | None
     results: str
     device: str
-    threads: int | None
+    threads: Positive | None
     metrics: list[str]
 
 
@@ -54,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     if not runs:
         raise RequestError(f"results={settings.results}: no finished run to score; start with `capbench run`")
     ended = score(runs, schemes, device, Path(settings.results), pictures())
-    finish(Path(settings.results), TRIALS, protocol=schemes[0].protocol.name)
+    finish(Path(settings.results), protocol=schemes[0].protocol.name)
     return 1 if ended.failed else 0
 
 
@@ -72,7 +79,7 @@ def _score_files(settings: Settings, cell: config.Cell, schemes: Sequence[Scheme
     images = config.build(cell, "pictures").load() if settings.images else None
     ended = score([run], schemes, device, results, None if images is None else lambda _: images)
     write_text(results / "samples.csv", samples_csv(run))
-    table = scores_table([run], TRIALS)
+    table = scores_table([run], usual()["trials"])
     write_csv(table, results / "scores.csv")
     for one in schemes:
         _report(one, table[table["protocol"] == one.protocol.name].set_index("metric"), ended, results)

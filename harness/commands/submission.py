@@ -1,4 +1,12 @@
-"""The `submission` command: check a file for ImageCLEFmedical Caption, or write one from a run."""
+"""capbench submission: check a file for ImageCLEFmedical Caption, or write one from a run.
+
+usage: capbench submission check captions=FILE [references=FILE | images=FOLDER] [format=NAME]
+       capbench submission write run=FOLDER|ID [results=FOLDER] [out=FILE] [references=FILE] [empty=true] [format=NAME]
+
+check: everything for which ImageCLEFmedical Caption's own program would reject the file or cut a caption, by line.
+write: a file that passes, from the captions of a run. Nothing is scored.
+Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
+from harness.choices import some
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.scoring.caption_files import read_captions
 from harness.scoring.imageclef import Checked, Format, check, compose, one_line
 from harness.store import JournalRow, file_to_write, write_text
 from harness.store.runs import Run, find_run
 
 SHOWN = 20  # violations
-NAMED = 10  # ids
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,7 @@ def _report(path: Path, checked: Checked, form: Format) -> None:
     empty = f", {checked.empty} of them empty, which score 0" if checked.empty else ""
     verdict = f"{len(found)} problems under the rules of {form}" if found else f"passes the rules of {form}"
     console.print(f"{path}: {checked.rows} captions{empty}; {verdict}", markup=False)
-    for violation in found[:SHOWN]:
-        console.print(f"  line {violation.line}: {violation.text}", markup=False)
-    if len(found) > SHOWN:
-        console.print(f"  and {len(found) - SHOWN} more", markup=False)
+    listed([f"  line {violation.line}: {violation.text}" for violation in found], SHOWN, "  and {} more")
 
 
 # ---------------------------------------------------------------- write
@@ -98,7 +103,7 @@ def _write(settings: Settings) -> int:
     failed = [row.id for row in rows if row.status != "ok"]
     if failed and not settings.empty:
         raise RequestError(
-            f"run={settings.run}: {len(failed)} samples have no caption: {_named(failed)}; "
+            f"run={settings.run}: {len(failed)} samples have no caption: {some(failed)}; "
             "repeat `capbench run`, or write empty captions, which score 0, with empty=true"
         )
     captions = [(str(row.id), row.caption or "") for row in rows]
@@ -126,14 +131,14 @@ def _rows(run: Run, settings: Settings) -> list[JournalRow]:
         rejected = [str(entry["id"]) for entry in run.manifest.get("rejected") or ()]
         if rejected:
             errors.print(
-                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {_named(rejected)}; "
+                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {some(rejected)}; "
                 "references=FILE tells which ids are asked for",
                 markup=False,
             )
         return list(rows.values())
     unknown = sorted(rows.keys() - set(ids))
     if unknown:
-        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {_named(unknown)}")
+        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {some(unknown)}")
     return [rows.get(name) or JournalRow.of_texts(name, "", None) for name in ids]
 
 
@@ -145,7 +150,3 @@ def _given(value: str | None, what: str, action: str) -> str:
     if value is None:
         raise RequestError(f"submission {action}: {what} is missing; see `capbench submission --help`")
     return value
-
-
-def _named(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")

@@ -1,4 +1,4 @@
-"""The shared nouns (dataclasses) and roles (Protocols). Imports the standard library only.
+"""The shared nouns (dataclasses) and roles (Protocols). Imports the standard library and annotated_types only.
 
 Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as arguments, a plug-in knows no stage.
 """
@@ -28,6 +28,8 @@ from harness.contracts.common import (
     UNKNOWN,
     CapBenchError,
     ImageError,
+    NonNegative,
+    Positive,
     Refused,
     RequestError,
 )
@@ -76,8 +78,10 @@ __all__ = [
     "Metric",
     "ModalityClassifier",
     "ModalitySource",
+    "NonNegative",
     "Pair",
     "Plan",
+    "Positive",
     "PromptStyle",
     "Query",
     "Ratio",

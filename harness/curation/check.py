@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness import config
-from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageError, ImageSource, RequestError, Split
+from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageError, ImageSource, NonNegative, RequestError, Split
 from harness.curation.captions import caption_damage, duplicate_captions
 from harness.curation.duplicates import Picture, duplicate_pictures
 from harness.curation.pictures import Facts, examine
@@ -34,8 +34,8 @@ class Settings:
     splits: list[str] | None
     out: str
     write_clean_list: str | None
-    workers: int | None
-    smallest: int
+    workers: NonNegative | None
+    smallest: NonNegative
 
 
 def check(cell: config.Cell) -> int:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from harness import config
-from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
+from harness.contracts import Dataset, NonNegative, Rejected, RequestError, Split, fingerprint
 from harness.curation.check import load
 from harness.curation.shards import Encoding, Shard, ShardOrder, make_shard, settings_of
 from harness.machine import pool
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, listed
 from harness.store import SCHEMA, difference, digest, make_folder, read_manifest, write_json
 
 
@@ -26,17 +28,11 @@ class Settings:
 
     out: str
     splits: list[str] | None
-    size: int
+    size: Annotated[int, Interval(ge=16, le=65_500)]
     format: Literal["jpeg", "webp"]
-    quality: int
-    rows: int
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        """Check ranges; types are checked against the annotations before."""
-        for name, low, high in (("size", 16, 65_500), ("quality", 1, 100), ("rows", 1, 1_000_000)):
-            if not low <= getattr(self, name) <= high:
-                raise RequestError(f"{name}={getattr(self, name)}: expected {low} to {high}")
+    quality: Annotated[int, Interval(ge=1, le=100)]
+    rows: Annotated[int, Interval(ge=1, le=1_000_000)]
+    workers: NonNegative | None
 
 
 def prepare(cell: config.Cell) -> int:
@@ -120,8 +116,5 @@ def _report(out: Path, made: Sequence[Shard], splits: Sequence[Split]) -> None:
     )
     ledgers: list[tuple[Rejected, ...]] = [*(s.rejected for s in splits), *(m.rejected for m in made)]
     failed = [entry for ledger in ledgers for entry in ledger]
-    for entry in failed[:10]:
-        console.print(f"  left out: {entry.id}: {entry.reason}", markup=False)
-    if len(failed) > 10:
-        console.print(f"  and {len(failed) - 10} more, all named in manifest.json", markup=False)
+    listed([f"  left out: {e.id}: {e.reason}" for e in failed], 10, "  and {} more, all named in manifest.json")
     console.print(f"read them with: dataset=prepared dataset.root={out}", markup=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.contracts import RequestError, Sample
+from harness.contracts import Sample
 
 Strata = Literal["modality", "none"]
 
@@ -19,13 +19,6 @@ class Sampling:
     limit: int | None
     stratify: Strata
     seed: int
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.limit is not None and self.limit < 1:
-            raise RequestError(f"dataset.limit: expected 1 or more, got {self.limit}")
-        if self.seed < 0:
-            raise RequestError(f"dataset.seed: expected 0 or more, got {self.seed}")
 
     def pick(self, samples: Sequence[Sample]) -> list[Sample]:
         """The chosen samples in their own order. Those of a limit are among those of every larger limit."""

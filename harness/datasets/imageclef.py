@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from harness.contracts import RUNTIME, RequestError, Split
+from harness.contracts import RUNTIME, NonNegative, Positive, RequestError, Split
 from harness.datasets._folder import open_folder
 from harness.datasets._paths import given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
@@ -21,9 +21,9 @@ class ImageClef:
         name: str,
         root: Annotated[str | None, RUNTIME],
         ids: Annotated[str | None, RUNTIME],
-        limit: int | None,
+        limit: Positive | None,
         stratify: Strata,
-        seed: int,
+        seed: NonNegative,
         clean: Clean,
         check: Annotated[Check, RUNTIME],
         cache: Annotated[str | None, RUNTIME],

@@ -11,7 +11,7 @@ from typing import Annotated
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from harness.contracts import RUNTIME, RequestError, Split
+from harness.contracts import RUNTIME, NonNegative, Positive, RequestError, Split
 from harness.datasets._folder import open_folder
 from harness.datasets._paths import given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
@@ -29,9 +29,9 @@ class RocoV2:
         root: Annotated[str | None, RUNTIME],
         hub: Annotated[str | None, RUNTIME],
         ids: Annotated[str | None, RUNTIME],
-        limit: int | None,
+        limit: Positive | None,
         stratify: Strata,
-        seed: int,
+        seed: NonNegative,
         clean: Clean,
         check: Annotated[Check, RUNTIME],
         cache: Annotated[str | None, RUNTIME],

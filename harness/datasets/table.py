@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
-from harness.contracts import RUNTIME, SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
+from harness.contracts import RUNTIME, SPLITS, UNKNOWN, NonNegative, Positive, Rejected, RequestError, Sample, Split
 from harness.datasets._paths import as_path, given_folder, known_split
 from harness.datasets._sampling import Sampling, Strata
 from harness.datasets._split import Check, Rules, decoded, with_raw
@@ -84,9 +84,9 @@ class Table:
         shares: dict[str, float],
         view: dict[str, int | str | None],
         ids: Annotated[str | None, RUNTIME],
-        limit: int | None,
+        limit: Positive | None,
         stratify: Strata,
-        seed: int,
+        seed: NonNegative,
         clean: Clean,
         check: Annotated[Check, RUNTIME],
         cache: Annotated[str | None, RUNTIME],

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from harness.machine.terminal import console
+from harness.machine.terminal import console, table
 from harness.store import write_text
 
 if TYPE_CHECKING:
@@ -72,19 +69,8 @@ def show(board: Board, path: Path, others: Sequence[str]) -> None:
     """Print the board, its note, why columns are blank, and where the files are."""
     text = readable(board.table.head(PRINTED), brief=True)
     left_out = _narrow(text, board, console.width)
-    table = Table(
-        title=board.key.title,
-        caption=board.note or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in text.columns.difference(left_out, sort=False):
-        table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right")
-    for row in text.drop(columns=left_out).itertuples(index=False):
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table, soft_wrap=False)
+    kept = text.drop(columns=left_out)
+    table(board.key.title, list(map(str, kept)), kept.to_numpy().tolist(), left=TEXT, caption=board.note)
     if left_out:
         console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only", markup=False)
     if len(board.table) > PRINTED:

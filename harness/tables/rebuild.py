@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness import config
 from harness.contracts import CapBenchError, RequestError
 from harness.machine.terminal import console
 from harness.store.cache import Cache
@@ -31,9 +32,6 @@ from harness.tables.selection import View, seen
 from harness.tables.significance import agreement_table, significance_table
 from harness.tables.subgroups import subgroups_table
 
-PERMUTATIONS = 10_000
-
-
 WRITERS: dict[str, Callable[[Board, Path], None]] = {
     ".csv": lambda board, path: write_csv(board.table, path),
     ".md": write_markdown,
@@ -41,7 +39,7 @@ WRITERS: dict[str, Callable[[Board, Path], None]] = {
 }
 
 
-def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> list[Board]:
+def rebuild(results: Path, trials: int, permutations: int) -> list[Board]:
     """Write every table of a results folder; the newest board comes first."""
     cache = Cache(results / "cache")
     runs = trusted(find_runs(results, cache.files))
@@ -86,9 +84,14 @@ def select(boards: Sequence[Board], **wanted: str | None) -> Board:
     return fitting[0]
 
 
-def finish(results: Path, trials: int, **wanted: str | None) -> None:
+def usual() -> dict[str, int]:
+    """Trials and permutations of a command that does not ask for them: what `capbench leaderboard` takes by itself."""
+    return {key: config.default("leaderboard", key) for key in ("trials", "permutations")}
+
+
+def finish(results: Path, **wanted: str | None) -> None:
     """Rebuild the tables, print the board asked for and say where it is."""
-    boards = rebuild(results, trials)
+    boards = rebuild(results, **usual())
     present(results, boards, select(boards, **wanted), View())
 
 

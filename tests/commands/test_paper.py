@@ -9,8 +9,8 @@ from harness import config
 from harness.cells.parts import GROUPS
 from harness.choices import groups
 from harness.cli import main
-from harness.commands.paper import COLUMNS, beside, incomparable
 from harness.published import printed
+from harness.published.beside import COLUMNS, beside, incomparable
 from harness.store import read_json, write_json
 from harness.store.runs import find_runs
 from tests.support.results import made_up

@@ -117,7 +117,7 @@ def test_a_split_that_is_not_there(tmp_path):
         (["data", "check", "workers=1"], "expected the name of a dataset"),
         (["data", "check", "phantoms"], "did you mean 'phantom'?"),
         (["data", "check", "phantom", "splits=tests"], "expected names of train, valid, test, got 'tests'"),
-        (["data", "check", "phantom", "workers=-1"], "workers=-1: expected 0 or more"),
+        (["data", "check", "phantom", "workers=-1"], "workers: expected 0 or more, got -1"),
         (["data", "check", "phantom", "worker=1"], "worker: no such key"),
     ],
 )

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from harness.contracts import SPLITS, RequestError, Sample, Split
+from annotated_types import Ge
+
+from harness.contracts import SPLITS, NonNegative, Positive, RequestError, Sample, Split
 from harness.datasets.phantom.draw import render
 from harness.datasets.phantom.plan import draw_factors, generator
 from harness.datasets.phantom.text import Style, write
@@ -45,19 +47,19 @@ class Phantom:
     """
 
     def __init__(
-        self, name: str, train: int, valid: int, test: int, size: int, seed: int, style: Style, limit: int | None
+        self,
+        name: str,
+        train: Positive,
+        valid: Positive,
+        test: Positive,
+        size: Annotated[int, Ge(32)],
+        seed: NonNegative,
+        style: Style,
+        limit: Positive | None,
     ) -> None:
         self.name = name
         self.counts = dict(zip(SPLITS, (train, valid, test), strict=True))
         self.size, self.seed, self.style, self.limit = size, seed, style, limit
-        for key, value, least in (
-            *((split, count, 1) for split, count in self.counts.items()),
-            ("size", size, 32),
-            ("seed", seed, 0),
-            ("limit", 1 if limit is None else limit, 1),
-        ):
-            if value < least:
-                raise RequestError(f"dataset.{key}: expected {least} or more, got {value}")
 
     def load(self, split: str) -> Split:
         """The first `limit` samples of a split. Draws nothing: pictures are made when they are loaded."""
