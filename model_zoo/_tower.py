@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.contracts import Example, Seen
-from model_zoo._hf import CheckpointCaptioner, Row, inference
+from model_zoo._hf import CheckpointCaptioner, inference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,13 +39,12 @@ class TowerCaptioner(CheckpointCaptioner):
 
     def look(self, example: Example) -> Seen:
         """Prompt ids and pixels of one example."""
-        row = self.row(example)
-        return Seen(row.ids, row.vision)
+        return self.row(example)
 
     def see(self, looked: Seen) -> Seen:
         """Prompt ids and features. One at a time: what is kept must not depend on what else is in a batch."""
         device = next(self.model.parameters()).device
-        inputs = {n: t.to(device) for n, t in self.merge([Row(list(looked.ids), dict(looked.tensors))]).items()}
+        inputs = {name: tensor.to(device) for name, tensor in self.merge([looked]).items()}
         with inference(self.model):
             features = self.watch(inputs).cpu()
         rest = {name: tensor for name, tensor in looked.tensors.items() if name not in self.replaced}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,6 +14,7 @@ from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from harness.contracts import RUNTIME, RequestError
+from model_zoo._baseline import Baseline
 from model_zoo._checkpoint import (
     TEXT,
     Reference,
@@ -26,21 +26,19 @@ from model_zoo._checkpoint import (
     weight_files,
 )
 from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
-from model_zoo._hf import Float, HFCaptioner, Kind, Row, only_image, stages
+from model_zoo._options import Float, Kind
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor, nn
 
 
-class CNNTransformer(HFCaptioner):
-    """A decoder over the encoded places of a DenseNet's last feature map. The prompt is ignored.
+class CNNTransformer(Baseline):
+    """A decoder over the encoded places of a DenseNet's last feature map.
 
     features: hub id or folder of a DenseNet with torchvision's key names, or the path of CheXNet's model.pth.tar.
     decoder: a folder, or None for a fresh one of the default sizes, drawn from `init_seed`. The twin has one.
     """
 
-    prompted = False
     keeps_keys = False
     regions = (
         (r"features", "vision"),
@@ -70,9 +68,7 @@ class CNNTransformer(HFCaptioner):
         ]
         if decoder is not None or weights == "embedded":
             references.append(Reference(decoder or "", None, "decoder"))
-        super().__init__(name, kind, weights, dtype, "sdpa", references)
-        self.init_seed = init_seed
-        self.schedule = stages(schedule)
+        super().__init__(name, kind, weights, dtype, "sdpa", references, init_seed, schedule)
 
     @cached_property
     def configs(self) -> tuple[DenseNetConfig, DecoderConfig]:
@@ -89,21 +85,11 @@ class CNNTransformer(HFCaptioner):
 
     @cached_property
     def image_processor(self) -> Any:
-        """Squashes to the DenseNet's size: no crop, so that the borders of a radiograph stay."""
+        """ImageNet's mean and deviation at the DenseNet's size."""
         side = self.configs[0].image_size
         return ViTImageProcessor(
             size={"height": side, "width": side}, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
         )
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """GPT-2's end of text, which is also its start."""
-        return (self.tokenizer.eos_token_id,)
-
-    @property
-    def pad_id(self) -> int:
-        """GPT-2 has no padding token. Not the start token, which transformers would take for padding on the right."""
-        return 0
 
     def longest_answer(self) -> int:
         """The decoder's positions, less the first token."""
@@ -124,15 +110,8 @@ class CNNTransformer(HFCaptioner):
         if "decoder" in self.references:
             decoder = self.folder("decoder")
             _fill(model, _tensors(decoder), decoder, may_lack=r"features\..*")
-        filled: nn.Module = model.to(self.dtype)
+        filled: nn.Module = model.to(self.compute)
         return filled
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
-        """The first token and pixel_values (1, 3, height, width)."""
-        image = only_image(self.name, images)
-        # A picture of 3 rows would be taken for one of 3 channels.
-        batch = self.image_processor(image, input_data_format="channels_last", return_tensors="pt")
-        return Row([self.tokenizer.bos_token_id], {"pixel_values": batch["pixel_values"]})
 
 
 def _densenet_config(path: Path) -> DenseNetConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +12,9 @@ import torch
 from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
-from harness.contracts import RUNTIME, Decoding, RequestError, Site
-from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import Dtype, Kind, Row
+from harness.contracts import RUNTIME, Decoding, RequestError, Seen, Site
+from model_zoo._checkpoint import read_tokenizer, require
+from model_zoo._sites import usual_sites
 from model_zoo._tower import FEATURES, PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 FAKE = "<fake_token_around_image>"
 IMAGE = "<image>"
 END = "<end_of_utterance>"
-LANGUAGE = r"model\.(layers\.\d+\.self_attn|gated_cross_attn_layers\.\d+\.cross_attn)"
+LANGUAGE = r"model\.(layers|gated_cross_attn_layers)\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 PERCEIVER = r"model\.perceiver_resampler\.blocks\.\d+"
 
 
+@dataclass(eq=False)
 class Idefics(TowerCaptioner):
     """IdeficsForVisionText2Text, as HuggingFaceM4/idefics-9b-instruct stores it.
 
@@ -35,22 +37,20 @@ class Idefics(TowerCaptioner):
     tokenizer puts the blank before an answer itself: `lead` stays empty.
     """
 
+    attention: Annotated[Literal["eager", "sdpa"], RUNTIME]
+
     config_class = IdeficsConfig
     model_class = IdeficsForVisionText2Text
     tower = "model.vision_model"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.o_proj", "language"),
-        "mlp": Site(r"model\.(layers|gated_cross_attn_layers)\.\d+\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(rf"{PERCEIVER}\.(0\.([qkv]_proj|output_proj)|1\.(fc|c_proj))", "connector"),
-        "r_qkv": Site(rf"{PERCEIVER}\.0\.[qkv]_proj", "connector"),  # part of connector
-        "head": Site(r"lm_head", "head"),
-        "embeddings": Site(r"model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        qkv=rf"{LANGUAGE}\.(self|cross)_attn\.[qkv]_proj",
+        o=rf"{LANGUAGE}\.(self|cross)_attn\.o_proj",
+        connector=rf"{PERCEIVER}\.(0\.([qkv]_proj|output_proj)|1\.(fc|c_proj))",
+        embeddings=r"model\.embed_tokens",
+    ) | {"r_qkv": Site(rf"{PERCEIVER}\.0\.[qkv]_proj", "connector")}  # part of connector
     regions = (
         (r"model\.vision_model", "vision"),
         (r"model\.perceiver_resampler", "connector"),
@@ -58,18 +58,6 @@ class Idefics(TowerCaptioner):
         (r"model\.(layers|gated_cross_attn_layers|norm)", "language"),
         (r"lm_head", "head"),
     )
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Literal["eager", "sdpa"], RUNTIME],
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -107,7 +95,7 @@ class Idefics(TowerCaptioner):
         """The configuration's padding id, that of <unk>."""
         return int(self.config.pad_token_id)
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""
         if not images:
             raise RequestError(f"{self.name}: expected one picture or more per sample, got none")
@@ -117,13 +105,13 @@ class Idefics(TowerCaptioner):
         # Squashed as the image processor does it, which would take a picture of 3 rows for one of 3 channels.
         squares = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = self.image_processor(squares, image_size=side, return_tensors="pt")
-        return Row(self.tokenizer(text, add_special_tokens=False)["input_ids"], {"pixel_values": pixels[None]})
+        return Seen(self.tokenizer(text, add_special_tokens=False)["input_ids"], {"pixel_values": pixels[None]})
 
-    def batch(self, rows: Sequence[Row], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
+    def batch(self, rows: Sequence[Seen], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
         """As the base class does, with `image_attention_mask`."""
         return self._looking(super().batch(rows, captions, limit))
 
-    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def prompts(self, rows: Sequence[Seen]) -> dict[str, Tensor]:
         """As the base class does, with `image_attention_mask`."""
         return self._looking(super().prompts(rows))
 

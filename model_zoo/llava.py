@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -22,10 +23,10 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, Kind, Row
+from harness.contracts import RequestError, Seen
+from model_zoo._checkpoint import read_tokenizer, require
 from model_zoo._language import LanguageCaptioner
+from model_zoo._sites import usual_sites
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,27 +36,25 @@ LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 
+@dataclass(eq=False)
 class LlavaFamily(LanguageCaptioner):
     """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
     """
 
+    template: str
+
     processor_class: ClassVar[Any]
     tower = "model.vision_tower"
     language = "model.language_model"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(r"model\.multi_modal_projector\.linear_[12]", "connector"),
-        "head": Site(r"lm_head", "head"),
-        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        connector=r"model\.multi_modal_projector\.linear_[12]",
+        embeddings=r"model\.language_model\.embed_tokens",
+    )
     regions = (
         (r"model\.vision_tower", "vision"),
         (r"model\.(multi_modal_projector|image_newline)", "connector"),
@@ -63,20 +62,6 @@ class LlavaFamily(LanguageCaptioner):
         (r"model\.language_model", "language"),
         (r"lm_head", "head"),
     )
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        template: str,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        self.template = template
 
     @abstractmethod
     def image_processor(self) -> Any:
@@ -130,7 +115,7 @@ class LlavaFamily(LanguageCaptioner):
         """The tokenizer's padding id: 32001, added to Llama's vocabulary."""
         return int(self.tokenizer.pad_token_id)
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Prompt ids with the image tokens of each picture, and what the image processor makes of the pictures."""
         batch = self.processor(
             text=[self.template.format(images=f"{IMAGE}\n" * len(images), question=prompt)],
@@ -140,7 +125,7 @@ class LlavaFamily(LanguageCaptioner):
             return_tensors="pt",
         )
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "image_sizes") if key in batch}
-        return Row(batch["input_ids"][0].tolist(), vision)
+        return Seen(batch["input_ids"][0].tolist(), vision)
 
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
         """(tiles, 1, patches, width) of the layer that is read; the second axis makes them pass for pixels."""
@@ -162,36 +147,24 @@ class LlavaFamily(LanguageCaptioner):
         return SimpleNamespace(hidden_states={self.config.vision_feature_layer: features[:, 0]})
 
 
+@dataclass(eq=False)
 class Llava(LlavaFamily):
     """LlavaForConditionalGeneration (1.5): pixel_values (pictures, 3, height, width).
 
     square: what is done to a picture that is not square. "pad" adds borders of the mean colour, "crop" cuts the ends.
     """
 
+    square: Literal["crop", "pad"]
+
     config_class = LlavaConfig
     model_class = LlavaForConditionalGeneration
     processor_class = LlavaProcessor
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        template: str,
-        square: Literal["crop", "pad"],
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention, template)
-        self.square = square
 
     def image_processor(self) -> Any:
         """CLIP's: shortest edge to the size of the tower, then the centre of that size."""
         return CLIPImageProcessor.from_pretrained(self.folder(), local_files_only=True)
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """As the family does, with square pictures."""
         if self.square == "pad":
             mean = self.processor.image_processor.image_mean

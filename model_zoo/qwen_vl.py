@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from transformers import (
@@ -16,9 +17,9 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
-from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Weights, read_json, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, Kind, Row
+from harness.contracts import RequestError, Seen, Site
+from model_zoo._checkpoint import read_json, read_tokenizer, require
+from model_zoo._sites import usual_sites
 from model_zoo._tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ VISION = r"model\.visual\.blocks\.\d+"
 THINNEST = 200  # the image processor refuses a picture whose longer side is more than so many times the shorter one
 
 
+@dataclass(eq=False)
 class QwenVL(TowerCaptioner):
     """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
 
@@ -36,19 +38,20 @@ class QwenVL(TowerCaptioner):
     A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.
     """
 
+    min_pixels: int
+    max_pixels: int
+
     tower = "model.visual"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.attn\.qkv", "vision"),
-        "v_o": Site(rf"{VISION}\.attn\.proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.(fc[12]|(gate|up|down)_proj)", "vision"),
-        "connector": Site(r"model\.visual\.merger\.mlp\.[02]", "connector"),
-        "head": Site(r"lm_head", "embeddings"),  # tied in both checkpoints
-        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        v_qkv=rf"{VISION}\.attn\.qkv",
+        v_o=rf"{VISION}\.attn\.proj",
+        v_mlp=rf"{VISION}\.mlp\.(fc[12]|(gate|up|down)_proj)",
+        connector=r"model\.visual\.merger\.mlp\.[02]",
+        embeddings=r"model\.language_model\.embed_tokens",
+    ) | {"head": Site("lm_head", "embeddings")}  # tied in both checkpoints
     regions = (
         (r"model\.visual\.merger", "connector"),
         (r"model\.visual", "vision"),
@@ -57,23 +60,13 @@ class QwenVL(TowerCaptioner):
         (r"lm_head", "head"),
     )
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        min_pixels: int,
-        max_pixels: int,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        if not 0 < min_pixels <= max_pixels:
-            raise RequestError(f"{name}: expected 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
-        self.min_pixels = min_pixels
-        self.max_pixels = max_pixels
+    def __post_init__(self) -> None:
+        """Check the range of areas."""
+        super().__post_init__()
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise RequestError(
+                f"{self.name}: expected 0 < min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}"
+            )
 
     @cached_property
     def config(self) -> Any:
@@ -110,7 +103,7 @@ class QwenVL(TowerCaptioner):
         """The end of a text."""
         return self.stops[1]
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Chat-template ids, pixel_values (patches, patch values) of all pictures and image_grid_thw (pictures, 3)."""
         vision = self.image_processor(
             [widened(image) for image in images],
@@ -122,7 +115,7 @@ class QwenVL(TowerCaptioner):
         )
         tokens = (vision["image_grid_thw"].prod(1) // self.image_processor.merge_size**2).tolist()
         keys = ("pixel_values", "image_grid_thw")
-        return Row(self._expanded(self._chat(len(images), prompt), tokens), {key: vision[key] for key in keys})
+        return Seen(self._expanded(self._chat(len(images), prompt), tokens), {key: vision[key] for key in keys})
 
     def _chat(self, images: int, prompt: str) -> list[int]:
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]

@@ -153,7 +153,7 @@ def test_no_caption_announces_a_picture(captioner: HFCaptioner) -> None:
 
 @pytest.mark.parametrize("size", [(1, 900), (900, 1), (4, 3), (3000, 200)])
 def test_a_picture_of_any_shape_is_squashed(captioner: HFCaptioner, size: tuple[int, int]) -> None:
-    pixels = captioner.encode([Image.new("RGB", size, (255, 0, 51))], QUESTION).vision["pixel_values"]
+    pixels = captioner.encode([Image.new("RGB", size, (255, 0, 51))], QUESTION).tensors["pixel_values"]
     assert pixels.shape == (1, 1, 3, 64, 64)
     # CLIP's mean and deviation.
     mean, deviation = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
@@ -242,7 +242,7 @@ def test_the_twin_begins_with_the_vision_tower_of_llavas(tmp_path: Path) -> None
     fresh.load("cpu")
     twin_idefics_9b.begin(fresh)
     views = [picture(128, 128)]
-    pixels = [c.encode(views, QUESTION).vision["pixel_values"] for c in (fresh, earlier)]
+    pixels = [c.encode(views, QUESTION).tensors["pixel_values"] for c in (fresh, earlier)]
     assert torch.equal(pixels[0][0], pixels[1])
     with torch.no_grad():
         seen = fresh.model.model.vision_model(pixels[0][0]).last_hidden_state

@@ -84,7 +84,7 @@ def test_the_linear_layers_of_the_language_region_are_quantised_and_no_others(ca
         states = [modules[name].weight.quant_state for name in quantised]
         assert all(modules[name].in_features % modules[name].weight.quant_state.blocksize == 0 for name in quantised)
         assert {(s.quant_type, s.nested, s.blocksize) for s in states} <= {("nf4", True, size) for size in (32, 64)}
-        assert {modules[name].compute_dtype for name in quantised} == {captioner.dtype}
+        assert {modules[name].compute_dtype for name in quantised} == {captioner.compute}
 
 
 def test_weights_are_the_checkpoints_up_to_the_rounding_of_the_scheme(captioner):

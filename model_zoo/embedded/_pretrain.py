@@ -11,8 +11,8 @@ from PIL import Image
 from rich.progress import track
 from torch.nn import functional
 
-from harness.contracts import Sample
-from model_zoo._hf import IGNORED, HFCaptioner, Row
+from harness.contracts import Sample, Seen
+from model_zoo._hf import IGNORED, HFCaptioner
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ def _batches(
 ) -> Iterator[dict[str, torch.Tensor]]:
     rng = random.Random(recipe.seed)
     name = captioner.name
-    blank = captioner.encode([Image.new("RGB", (64, 64))], "").vision
+    blank = captioner.encode([Image.new("RGB", (64, 64))], "").tensors
     vision = [
-        captioner.encode([sample.images[0].load()], "").vision
+        captioner.encode([sample.images[0].load()], "").tensors
         for sample in track(samples, f"{name}: drawing", transient=True)
     ]
-    asked: dict[str, list[int]] = {}
+    asked: dict[str, Sequence[int]] = {}
     for _ in track(range(recipe.steps), f"{name}: pre-training", transient=True):
         rows, captions = [], []
         for place in rng.sample(range(len(samples)), recipe.batch):
@@ -92,7 +92,7 @@ def _batches(
             if lesson.prompt not in asked:  # all pictures have as many image tokens: ids depend on the prompt alone
                 asked[lesson.prompt] = captioner.encode([samples[place].images[0].load()], lesson.prompt).ids
             shown = _other(samples, place, rng) if lesson.swapped else place
-            rows.append(Row(asked[lesson.prompt], blank if lesson.blank else vision[shown]))
+            rows.append(Seen(asked[lesson.prompt], blank if lesson.blank else vision[shown]))
             captions.append(lesson.answer)
         yield captioner.batch(rows, captions, recipe.longest)
 
