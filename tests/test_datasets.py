@@ -98,7 +98,7 @@ def table(path, **changes):
         "cache": None,
         "recheck": False,
     }
-    return Table("table", path if path is None else str(path), **{**values, **changes})
+    return Table("table", path=path if path is None else str(path), **{**values, **changes})
 
 
 def picture(path: Path, value=0) -> Path:

@@ -17,10 +17,11 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, apply_rescale, apply_voi_lut, apply_windowing
 from pydicom.sequence import Sequence
+from support_images import BytesImage
 
 from harness.contracts import GREY, ImageError
 from harness.datasets import _dicom, _grey
-from harness.datasets._images import BytesImage, FileImage, to_rgb
+from harness.datasets._images import FileImage, to_rgb
 from harness.datasets._view import WINDOWS, View
 
 

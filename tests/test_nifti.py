@@ -8,10 +8,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from support_images import BytesImage
 from test_datasets import table, write_csv
 
 from harness.contracts import ImageError, RequestError
-from harness.datasets._images import BytesImage, FileImage
+from harness.datasets._images import FileImage
 from harness.datasets._view import View, view_of
 
 DATA = Path(nibabel.__file__).parent / "tests" / "data"

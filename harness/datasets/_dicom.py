@@ -5,8 +5,6 @@ Order: decode -> rescale or modality table -> window -> 8 bit -> invert MONOCHRO
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +16,7 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, g
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from harness.contracts import UNKNOWN, ImageError
+from harness.datasets._damage import DAMAGE, reason
 from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.datasets._modalities import MODALITY_OF_DICOM
 from harness.datasets._view import WINDOWS, View
@@ -41,11 +40,7 @@ TAGS = [
 ]
 """The only elements that are read, so that no message can name a patient."""
 
-DAMAGE = (
-    *(AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
-    *(struct.error, SyntaxError, TypeError, ValueError, zlib.error),
-)
-"""What pydicom and its decoders raise on damaged files; each ends as one ImageError."""
+FAULTS = (*DAMAGE, InvalidDicomError)
 
 
 def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
@@ -60,9 +55,9 @@ def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
         else:
             values = colour(ds, raw) if raw.ndim == 3 else grey(ds, raw, index, view.window)
         return rgb(Image.fromarray(np.ascontiguousarray(values)))
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"DICOM pixels cannot be decoded ({ds.file_meta.TransferSyntaxUID.name}): {reason}") from error
+    except FAULTS as error:
+        kind = ds.file_meta.TransferSyntaxUID.name
+        raise ImageError(f"DICOM pixels cannot be decoded ({kind}): {reason(error)}") from error
 
 
 def modality_of_dicom(stream: BinaryIO) -> str:
@@ -74,7 +69,7 @@ def read(stream: BinaryIO, tags: list[str], *, pixels: bool = True) -> Dataset:
     """The named elements only. Without preamble (`force`) and without transfer syntax too: old files lack both."""
     try:
         ds = dcmread(stream, force=True, specific_tags=list(tags), stop_before_pixels=not pixels)
-    except DAMAGE as error:
+    except FAULTS as error:
         # Not chained: a parser's own message may quote what it stumbled over.
         raise ImageError(f"not a readable DICOM file ({type(error).__name__})") from None
     if "TransferSyntaxUID" not in ds.file_meta:

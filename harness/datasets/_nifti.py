@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.contracts import ImageError
+from harness.datasets._damage import DAMAGE, reason
 from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8
 from harness.datasets._view import View
 
@@ -21,19 +21,6 @@ MAX_VOLUME = 1 << 33
 """Bytes: compressed files are unpacked up to the slice asked for, so that the header's claim is what they may cost."""
 
 GZIP = b"\x1f\x8b"
-
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
-"""What numpy, gzip and nibabel raise on damaged files; each ends as one ImageError."""
 
 
 def is_nifti(head: bytes) -> bool:
@@ -51,8 +38,7 @@ def decode_nifti(stream: BinaryIO, view: View) -> Image.Image:
     try:
         values, spacing = cut(nibabel, unpacked(stream), view)
     except damage as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"NIfTI file cannot be decoded: {reason}") from error
+        raise ImageError(f"NIfTI file cannot be decoded: {reason(error)}") from error
     picture = rgb(Image.fromarray(grey(values, view)))
     return square(picture, *spacing)
 
