@@ -18,6 +18,7 @@ from harness import config
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import twin_idefics_9b
+from model_zoo.embedded._twin import open_twin
 from model_zoo.idefics import END, FAKE, IMAGE
 from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised, twin_copy
 
@@ -238,7 +239,7 @@ def test_an_older_checkpoint_may_hold_rotary_frequencies(
 def test_the_twin_begins_with_the_vision_tower_of_llavas(tmp_path: Path) -> None:
     torch.manual_seed(0)
     twin_idefics_9b.TWIN.write(tmp_path)
-    fresh, earlier = twin_idefics_9b.open_folder(tmp_path), loaded("llava_15")
+    fresh, earlier = open_twin("idefics_9b", tmp_path), loaded("llava_15")
     fresh.load("cpu")
     twin_idefics_9b.begin(fresh)
     views = [picture(128, 128)]

@@ -16,6 +16,7 @@ from transformers import Qwen2VLImageProcessor
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import twin_qwen25_vl
+from model_zoo.embedded._twin import open_twin
 from model_zoo.qwen_vl import Qwen2VL, widened
 from tests.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 
@@ -189,7 +190,7 @@ def test_the_other_generation_is_refused(tmp_path: Path) -> None:
 def test_the_later_twin_begins_with_what_the_earlier_one_knows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     twin_qwen25_vl.TWIN.write(tmp_path)
-    fresh, earlier = twin_qwen25_vl.open_folder(tmp_path), make("qwen2_vl")
+    fresh, earlier = open_twin("qwen25_vl", tmp_path), make("qwen2_vl")
     assert fresh.tokenizer.get_vocab() == earlier.tokenizer.get_vocab()
     fresh.load("cpu")
     earlier.load("cpu")

@@ -21,8 +21,8 @@ class Recipe:
 
     pictures: int
     steps: int
-    batch: int
-    rate: float
+    batch: int = 16
+    rate: float = 2e-3
     seed: int = 0
     warmup: float = 0.05
     weight_decay: float = 0.02

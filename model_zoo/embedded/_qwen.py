@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
 
+from model_zoo.embedded._twin import TEXT
 from model_zoo.embedded._words import train_tokenizer
 
 CHAT_TEMPLATE = (
@@ -57,18 +58,15 @@ def write_processors(folder: Path) -> PreTrainedTokenizerFast:
 def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """The language model: 12 rotary frequencies, 2 of time, 5 of rows and 5 of columns."""
     return {
+        **TEXT,
         "vocab_size": len(tokenizer),
-        "hidden_size": 96,
-        "intermediate_size": 192,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "max_window_layers": 2,
         # Columns have the lowest frequencies. Four columns could not be told apart with the real base of a million.
         "rope_theta": 10.0,
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 5, 5]},
-        "initializer_range": 0.05,
         "tie_word_embeddings": True,
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -8,7 +8,6 @@ from safetensors.torch import save_file
 
 from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
 from model_zoo._hf import HFCaptioner
-from model_zoo.cnn_transformer import CNNTransformer
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
@@ -23,13 +22,6 @@ def write(folder: Path) -> None:
     features.save_pretrained(folder / "features")
     decoder.save_pretrained(folder / "decoder")
     _save(CNNTransformerNet(features, decoder), folder)
-
-
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    features, decoder, tokenizer = (str(folder / part) for part in ("features", "decoder", "tokenizer"))
-    parts = (features, None, decoder, tokenizer, None)
-    return CNNTransformer("cnn_transformer", "baseline", "hub", *parts, "float32", 0, [])
 
 
 def begin(captioner: HFCaptioner) -> None:
@@ -56,4 +48,4 @@ def _save(model: CNNTransformerNet, folder: Path) -> None:
     save_file(rest, folder / "decoder" / "model.safetensors", {"format": "pt"})
 
 
-TWIN = Twin(write, open_folder, save, describe_or_read, Recipe(pictures=12000, steps=4500, batch=16, rate=2e-3), begin)
+TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_list
-from model_zoo.qwen_vl import Qwen2VL
 
 
 def write(folder: Path) -> None:
@@ -32,9 +30,4 @@ def write(folder: Path) -> None:
     Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
 
 
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return Qwen2VL("qwen2_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
-
-
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=6000, steps=3500, batch=16, rate=2e-3))
+TWIN = Twin(write, describe_or_list, Recipe(pictures=6000, steps=3500))

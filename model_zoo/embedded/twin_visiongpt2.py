@@ -11,7 +11,6 @@ from model_zoo._visiongpt2_net import VisionGPT2Net
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
-from model_zoo.visiongpt2 import VisionGPT2
 
 
 def write(folder: Path) -> None:
@@ -47,12 +46,6 @@ def write(folder: Path) -> None:
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
 
 
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    parts = (str(folder / "vision"), None, str(folder / "text"), None)
-    return VisionGPT2("visiongpt2", "baseline", "hub", *parts, "float32", "sdpa", 0, [])
-
-
 def save(captioner: HFCaptioner, folder: Path) -> None:
     """Both parts, each with its configuration."""
     if not isinstance(captioner.model, VisionGPT2Net):
@@ -65,4 +58,4 @@ def _save(model: VisionGPT2Net, folder: Path) -> None:
     model.gpt2.save_pretrained(folder / "text")
 
 
-TWIN = Twin(write, open_folder, save, describe_or_read, Recipe(pictures=12000, steps=5000, batch=16, rate=2e-3))
+TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)
