@@ -14,7 +14,8 @@ import torch
 from safetensors import safe_open
 
 from harness.contracts import RequestError
-from model_zoo._checkpoint import check_keys, weight_files
+from harness.encoders.weights import check_keys
+from model_zoo._checkpoint import weight_files
 
 if TYPE_CHECKING:
     from model_zoo._moondream2_net import MoondreamNet

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -13,13 +12,13 @@ from safetensors.torch import load_file
 from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from harness.contracts import RUNTIME, RequestError
+from harness.contracts import RUNTIME
+from harness.encoders.weights import fill, read_tensors
 from model_zoo._baseline import Baseline
 from model_zoo._checkpoint import (
     TEXT,
     Reference,
     Weights,
-    check_keys,
     read_config,
     read_json,
     read_tokenizer,
@@ -30,6 +29,8 @@ from model_zoo._options import Float, Kind
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+COUNTERS = r".*\.num_batches_tracked"  # of BatchNorm, which some checkpoints lack
 
 
 class CNNTransformer(Baseline):
@@ -106,10 +107,10 @@ class CNNTransformer(Baseline):
             torch.manual_seed(self.init_seed)
             model = CNNTransformerNet(*self.configs)
         features = self.folder("features")
-        _fill(model.features, read_features(features), features)
+        fill(model.features, read_features(features), features, may_lack=COUNTERS)
         if "decoder" in self.references:
             decoder = self.folder("decoder")
-            _fill(model, _tensors(decoder), decoder, may_lack=r"features\..*")
+            fill(model, _tensors(decoder), decoder, may_lack=rf"features\..*|{COUNTERS}")
         filled: nn.Module = model.to(self.compute)
         return filled
 
@@ -135,31 +136,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _chexnet(file: Path) -> dict[str, Tensor]:
     """arnoweng/CheXNet's model.pth.tar: keys of torchvision 0.1 behind `module.densenet121.`."""
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise RequestError(
-            f"{file}: expected CheXNet's model.pth.tar, a dictionary of tensors, but it cannot be read safely "
-            f"({type(error).__name__})"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise RequestError(f"{file}: expected CheXNet's model.pth.tar with an entry 'state_dict', found none")
-    state: dict[str, Tensor] = checkpoint["state_dict"]
-    return {_modern(key): value for key, value in state.items()}
+    return {_modern(key): value for key, value in read_tensors(file, "CheXNet's model.pth.tar").items()}
 
 
 def _modern(key: str) -> str:
     return re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key.removeprefix("module.densenet121."))
-
-
-def _fill(module: nn.Module, tensors: dict[str, Tensor], source: Path, may_lack: str = "") -> None:
-    """Load tensors and refuse whatever does not fit; only BatchNorm's step counters may be missing."""
-    own = module.state_dict()
-    lacking = r".*\.num_batches_tracked" + (f"|{may_lack}" if may_lack else "")
-    check_keys(source, own.keys() - tensors.keys(), tensors.keys() - own.keys(), may_lack=lacking)
-    for key, value in tensors.items():
-        if value.shape != own[key].shape:
-            raise RequestError(
-                f"{source}: {key} has the shape {tuple(value.shape)}, its configuration says {tuple(own[key].shape)}"
-            )
-    module.load_state_dict(tensors, strict=False)

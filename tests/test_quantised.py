@@ -128,8 +128,8 @@ def test_a_layer_that_was_not_treated_as_planned_is_an_error(kept, message):
 def test_a_network_of_our_own_gets_the_layers_that_from_pretrained_would_make(scheme):
     expected = loaded("smolvlm", dtype=scheme)
     native = loaded("smolvlm")
-    _quantise.quantise(native.model, scheme, native.dtype, expected.quantisable(), "cpu")
-    native.scheme = scheme
+    _quantise.quantise(native.model, scheme, native.compute, expected.quantisable(), "cpu")
+    native.dtype = scheme
     for name, value in expected.model.state_dict().items():
         assert torch.equal(native.model.state_dict()[name], value), name
     assert captions(native) == captions(expected)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from harness.contracts import RUNTIME, RequestError
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
+from harness.encoders.weights import check_loaded
 from harness.metrics._cross_encoder import CrossEncoder, Reading, longest_first
 from harness.metrics._text import Preprocess, Texts, preprocess
 
@@ -20,6 +21,7 @@ VERSION = 1  # raise it with any change of this file or of _cross_encoder.py tha
 MAX_TOKENS = 512  # of both texts, special tokens included: all positions of the published models
 EMBEDDED = Path(__file__).parent / "embedded" / "bleurt"
 VOCABULARY = "spm.model"
+POSITIONS = r".*position_ids"  # no weight
 
 
 class Bleurt(CrossEncoder):
@@ -74,7 +76,7 @@ class Bleurt(CrossEncoder):
             model, info = BleurtForSequenceClassification.from_pretrained(
                 folder, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
-        self._check(info)
+        check_loaded(folder, model, info, POSITIONS, POSITIONS)
         self._limit = min(MAX_TOKENS, model.config.max_position_embeddings)
         self._net = model.to(device=device, dtype=getattr(torch, self.dtype)).eval()
 
@@ -91,21 +93,6 @@ class Bleurt(CrossEncoder):
     def _values(self, output: Any) -> Tensor:
         logits: Tensor = output.logits[:, 0]
         return logits
-
-    def _check(self, info: dict[str, Any]) -> None:
-        """Refuse half a model: transformers would fill the rest with noise. `position_ids` is no weight."""
-        kinds = {
-            "lacks": info["missing_keys"],
-            "has the unknown": info["unexpected_keys"],
-            "has another shape of": info["mismatched_keys"],
-        }
-        for kind, keys in kinds.items():
-            wrong = sorted(key for key in keys if not key.endswith("position_ids"))
-            if wrong:
-                raise RequestError(
-                    f"metric {self.name}: expected the weights that config.json describes, but the checkpoint "
-                    f"{self.checkpoint!r} {kind} {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
-                )
 
     @cached_property
     def _folder(self) -> Path:
