@@ -43,11 +43,6 @@ class Baseline(HFCaptioner):
         self.schedule = tuple(Stage(float(stage["start"]), tuple(stage["modules"])) for stage in schedule)
 
     @property
-    def stops(self) -> tuple[int, ...]:
-        """GPT-2's end of text, which is also its start."""
-        return (self.tokenizer.eos_token_id,)
-
-    @property
     def pad_id(self) -> int:
         """GPT-2 has no padding token. Not the start token, which transformers would take for padding on the right."""
         return 0

@@ -147,6 +147,12 @@ def read_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def read_image_processor(cls: Any, folder: Path) -> Any:
+    """The slow image processor of a checkpoint folder: the fast one needs torchvision and gives other pixels."""
+    require(folder, "preprocessor_config.json")
+    return cls.from_pretrained(folder, local_files_only=True)
+
+
 def require(folder: Path, *names: str) -> None:
     """Raise RequestError unless the folder holds one of these files."""
     if not any((folder / name).is_file() for name in names):

@@ -22,7 +22,9 @@ from model_zoo._checkpoint import (
     combined,
     digest,
     read_config,
+    read_image_processor,
     read_model,
+    read_tokenizer,
     resolve,
 )
 from model_zoo._found import whereabouts
@@ -99,9 +101,9 @@ class HFCaptioner(ABC):
         """The checkpoint's tokenizer."""
 
     @property
-    @abstractmethod
     def stops(self) -> tuple[int, ...]:
-        """Token ids that end a caption; the first one is trained."""
+        """Token ids that end a caption, the first of which is trained: the end of a text."""
+        return (self.tokenizer.eos_token_id,)
 
     @property
     @abstractmethod
@@ -306,6 +308,7 @@ class CheckpointCaptioner(CheckpointOptions, HFCaptioner):
 
     config_class: ClassVar[Any]
     model_class: ClassVar[Any]
+    image_processor_class: ClassVar[Any]
 
     def __post_init__(self) -> None:
         """Name the one checkpoint."""
@@ -315,6 +318,21 @@ class CheckpointCaptioner(CheckpointOptions, HFCaptioner):
     def config(self) -> Any:
         """The checkpoint's configuration."""
         return read_config(self.config_folder(), self.config_class)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return read_tokenizer(self.folder())
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """The checkpoint's image processor."""
+        return read_image_processor(self.image_processor_class, self.folder())
+
+    @property
+    def pad_id(self) -> int:
+        """The configuration's padding id."""
+        return int(self.config.pad_token_id)
 
     @property
     def tied(self) -> bool:

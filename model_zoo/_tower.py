@@ -58,16 +58,22 @@ class TowerCaptioner(CheckpointCaptioner):
             return
         batch[PIXELS] = batch.pop(FEATURES)
         name, method = self.entrance
-        module = self.model.get_submodule(name)
-        own = vars(module).get(method)  # not of the class, such as accelerate sets it
-        setattr(module, method, self._entered)
-        try:
+        with replaced(self.model.get_submodule(name), method, self._entered):
             yield
-        finally:
-            delattr(module, method)
-            if own is not None:
-                setattr(module, method, own)
 
     def _entered(self, *arguments: Any, **named: Any) -> Any:
         """`replay` under the signature of `entrance`: families call it with names or without."""
         return self.replay(*arguments, *named.values())
+
+
+@contextmanager
+def replaced(module: Any, method: str, by: Any) -> Iterator[None]:
+    """Another method in the place of a module's own within it; what `accelerate` has set there comes back, too."""
+    own = vars(module).get(method)
+    setattr(module, method, by)
+    try:
+        yield
+    finally:
+        delattr(module, method)
+        if own is not None:
+            setattr(module, method, own)

@@ -13,7 +13,6 @@ from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
 from harness.contracts import RUNTIME, Decoding, RequestError, Seen, Site
-from model_zoo._checkpoint import read_tokenizer, require
 from model_zoo._sites import usual_sites
 from model_zoo._tower import FEATURES, PIXELS, TowerCaptioner
 
@@ -41,6 +40,7 @@ class Idefics(TowerCaptioner):
 
     config_class = IdeficsConfig
     model_class = IdeficsForVisionText2Text
+    image_processor_class = IdeficsImageProcessor  # IdeficsProcessor would fetch a question that looks like an address
     tower = "model.vision_model"
     entrance = (tower, "forward")
     sites = usual_sites(
@@ -65,15 +65,9 @@ class Idefics(TowerCaptioner):
         return ("model.vision_model.post_layernorm",)
 
     @cached_property
-    def image_processor(self) -> Any:
-        """CLIP's mean and deviation; IdeficsProcessor would fetch a question that looks like an address."""
-        require(self.folder(), "preprocessor_config.json")
-        return IdeficsImageProcessor.from_pretrained(self.folder(), local_files_only=True)
-
-    @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer, with the three added tokens as special ones: no question may spell them."""
-        tokenizer = read_tokenizer(self.folder())
+        tokenizer = super().tokenizer
         added = {"additional_special_tokens": [FAKE, IMAGE, END]}
         tokenizer.add_special_tokens(added, replace_additional_special_tokens=False)
         first, more = self.config.vocab_size, self.config.additional_vocab_size
@@ -89,11 +83,6 @@ class Idefics(TowerCaptioner):
     def stops(self) -> tuple[int, ...]:
         """The end of an utterance."""
         return (self.tokenizer.convert_tokens_to_ids(END),)
-
-    @property
-    def pad_id(self) -> int:
-        """The configuration's padding id, that of <unk>."""
-        return int(self.config.pad_token_id)
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +23,6 @@ from transformers import (
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from harness.contracts import RequestError, Seen
-from model_zoo._checkpoint import read_tokenizer, require
 from model_zoo._language import LanguageCaptioner
 from model_zoo._sites import usual_sites
 
@@ -63,10 +61,6 @@ class LlavaFamily(LanguageCaptioner):
         (r"lm_head", "head"),
     )
 
-    @abstractmethod
-    def image_processor(self) -> Any:
-        """The slow image processor of the checkpoint: the fast one needs torchvision and gives other pixels."""
-
     @property
     def unreached(self) -> tuple[str, ...]:
         """CLIP's layers behind the one that is read (-2: the last one), and its last norm."""
@@ -78,9 +72,8 @@ class LlavaFamily(LanguageCaptioner):
     @cached_property
     def processor(self) -> Any:
         """Image processor and tokenizer; how many image tokens a picture takes is said by the model's configuration."""
-        require(self.folder(), "preprocessor_config.json")
         return self.processor_class(
-            self.image_processor(),
+            self.image_processor,
             self.tokenizer,
             patch_size=self.config.vision_config.patch_size,
             vision_feature_select_strategy=self.config.vision_feature_select_strategy,
@@ -90,7 +83,7 @@ class LlavaFamily(LanguageCaptioner):
     @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer. Some files do not list the image token as special: no question may spell it."""
-        tokenizer = read_tokenizer(self.folder())
+        tokenizer = super().tokenizer
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_additional_special_tokens=False)
         found, expected = tokenizer.convert_tokens_to_ids(IMAGE), self.config.image_token_id
         if found != expected:
@@ -104,11 +97,6 @@ class LlavaFamily(LanguageCaptioner):
     def tied(self) -> bool:
         """Untied in all published checkpoints."""
         return bool(self.config.text_config.tie_word_embeddings)
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """The end of a text, </s>."""
-        return (self.tokenizer.eos_token_id,)
 
     @property
     def pad_id(self) -> int:
@@ -135,11 +123,8 @@ class LlavaFamily(LanguageCaptioner):
             kept.append(output.hidden_states[self.config.vision_feature_layer])
 
         model: Any = self.model.get_submodule("model")
-        hook = model.vision_tower.register_forward_hook(keep)
-        try:
+        with model.vision_tower.register_forward_hook(keep):
             model.get_image_features(**inputs)  # knows which of the tiles are fillers
-        finally:
-            hook.remove()
         return kept[0][:, None]
 
     def replay(self, features: Tensor, *arguments: Any) -> Any:
@@ -159,10 +144,7 @@ class Llava(LlavaFamily):
     config_class = LlavaConfig
     model_class = LlavaForConditionalGeneration
     processor_class = LlavaProcessor
-
-    def image_processor(self) -> Any:
-        """CLIP's: shortest edge to the size of the tower, then the centre of that size."""
-        return CLIPImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+    image_processor_class = CLIPImageProcessor  # shortest edge to the size of the tower, then the centre of that size
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """As the family does, with square pictures."""
@@ -178,10 +160,7 @@ class LlavaNext(LlavaFamily):
     config_class = LlavaNextConfig
     model_class = LlavaNextForConditionalGeneration
     processor_class = LlavaNextProcessor
-
-    def image_processor(self) -> Any:
-        """The whole picture, and tiles of the grid of `image_grid_pinpoints` that fits best."""
-        return LlavaNextImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+    image_processor_class = LlavaNextImageProcessor  # the whole, and tiles of the grid that fits best
 
     def places(self, size: tuple[int, int]) -> int:
         """As if no tile were cut: what is sorted by it needs no more."""

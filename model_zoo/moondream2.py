@@ -14,7 +14,6 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from harness.contracts import RequestError, Seen
-from model_zoo._checkpoint import read_tokenizer
 from model_zoo._hf import only_image, without_generation_defaults
 from model_zoo._moondream2_keys import fill
 from model_zoo._moondream2_net import MoondreamConfig, MoondreamNet
@@ -76,16 +75,6 @@ class Moondream2(TowerCaptioner):
                 "another network under the same name; set model.revision=2024-08-26"
             )
         return config
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer, GPT-2's with runs of blanks."""
-        return read_tokenizer(self.folder())
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """End of text, which is also the start."""
-        return (self.tokenizer.eos_token_id,)
 
     @property
     def pad_id(self) -> int:

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from harness.contracts import RequestError, Seen, Site
-from model_zoo._checkpoint import read_json, read_tokenizer, require
+from model_zoo._checkpoint import read_json
 from model_zoo._sites import usual_sites
 from model_zoo._tower import PIXELS, TowerCaptioner
 
@@ -41,6 +41,7 @@ class QwenVL(TowerCaptioner):
     min_pixels: int
     max_pixels: int
 
+    image_processor_class = Qwen2VLImageProcessor
     tower = "model.visual"
     entrance = (tower, "forward")
     sites = usual_sites(
@@ -77,18 +78,10 @@ class QwenVL(TowerCaptioner):
         return config
 
     @cached_property
-    def image_processor(self) -> Any:
-        """The slow image processor, which needs no torchvision."""
-        folder = self.folder()
-        require(folder, "preprocessor_config.json")
-        return Qwen2VLImageProcessor.from_pretrained(folder, local_files_only=True)
-
-    @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer, with the chat template for pictures."""
-        folder = self.folder()
-        tokenizer = read_tokenizer(folder)
-        older = folder / "chat_template.json"  # beside older checkpoints; only a processor would read it
+        tokenizer = super().tokenizer
+        older = self.folder() / "chat_template.json"  # beside older checkpoints; only a processor would read it
         if older.is_file():
             tokenizer.chat_template = read_json(older)["chat_template"]
         return tokenizer
@@ -137,11 +130,8 @@ class QwenVL(TowerCaptioner):
         """(patches, width) of one row, as the merger gets them, in the order of the patches."""
         kept: list[Tensor] = []
         visual, grid = self.model.get_submodule(self.tower), inputs["image_grid_thw"]
-        hook = visual.get_submodule("merger").register_forward_pre_hook(lambda _, given: kept.append(given[0]))
-        try:
+        with visual.get_submodule("merger").register_forward_pre_hook(lambda _, given: kept.append(given[0])):
             visual(inputs[PIXELS], grid_thw=grid)
-        finally:
-            hook.remove()
         return self.in_order(kept[0], grid)
 
     def in_order(self, features: Tensor, grid: Tensor) -> Tensor:

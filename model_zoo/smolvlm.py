@@ -93,11 +93,6 @@ class SmolVLM(LanguageCaptioner):
         """The end of an utterance, as in the chat template."""
         return (self.tokenizer.convert_tokens_to_ids(self.processor.end_of_utterance_token),)
 
-    @property
-    def pad_id(self) -> int:
-        """The text model's padding id."""
-        return int(self.config.pad_token_id)
-
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt}]

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcess
 
 from harness.contracts import RUNTIME, RequestError
 from model_zoo._baseline import Baseline
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
+from model_zoo._checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
 from model_zoo._hf import without_generation_defaults
 from model_zoo._options import Attention, Float, Kind
 from model_zoo._visiongpt2_net import VisionGPT2Net
@@ -78,9 +78,7 @@ class VisionGPT2(Baseline):
     @cached_property
     def image_processor(self) -> Any:
         """The checkpoint's own."""
-        folder = self.folder("vision")
-        require(folder, "preprocessor_config.json")
-        return ViTImageProcessor.from_pretrained(folder, local_files_only=True)
+        return read_image_processor(ViTImageProcessor, self.folder("vision"))
 
     @property
     def tied(self) -> bool:
