@@ -17,7 +17,7 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from harness.contracts import UNKNOWN, ImageError
 from harness.datasets._damage import DAMAGE, reason
-from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8, value_range
+from harness.datasets._grey import MAX_PIXELS, rgb, stretched, to_uint8, value_range, windowed
 from harness.datasets._modalities import MODALITY_OF_DICOM
 from harness.datasets._view import WINDOWS, View
 
@@ -117,12 +117,12 @@ def grey(ds: Dataset, raw: NDArray[Any], index: int, window: Window) -> NDArray[
     """One frame through rescale and window (for CT that of the view, if any); low is bright in MONOCHROME1."""
     values = real_values(ds, raw, index)
     if window and code_of(ds) == "CT":
-        pixels = to_uint8(values, window[0] - window[1] / 2, window[0] + window[1] / 2)
+        pixels = windowed(values, *window)
     elif ds.get("VOILUTSequence"):
         table = apply_voi_lut(np.rint(values).astype(np.int64), ds, index=0)
         pixels = to_uint8(table, *value_range(table))
     else:
-        pixels = windowed(ds, raw, values, index)
+        pixels = by_own_window(ds, raw, values, index)
     return 255 - pixels if ds.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
@@ -135,7 +135,7 @@ def real_values(ds: Dataset, raw: NDArray[Any], index: int) -> NDArray[np.float6
     return raw * float(1 if slope is None else slope) + float(intercept or 0)
 
 
-def windowed(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index: int) -> NDArray[np.uint8]:
+def by_own_window(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index: int) -> NDArray[np.uint8]:
     """The file's own window (C.11.2.1.2), else soft tissue for CT, else the 0.5 to 99.5 percentiles."""
     centre = frame_value(ds, index, "FrameVOILUTSequence", "WindowCenter")
     width = frame_value(ds, index, "FrameVOILUTSequence", "WindowWidth")
@@ -145,14 +145,11 @@ def windowed(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index:
         if function == "SIGMOID":
             return to_uint8(1 / (1 + np.exp(np.clip(-4 * (values - c) / w, -50, 50))), 0, 1)
         if function == "LINEAR_EXACT":
-            return to_uint8(values, c - w / 2, c + w / 2)
-        return to_uint8(values, c - 0.5 - (w - 1) / 2, c - 0.5 + (w - 1) / 2)
+            return windowed(values, c, w)
+        return windowed(values, c - 0.5, w - 1)
     if code_of(ds) == "CT":
-        level, w = WINDOWS["soft_tissue"]
-        return to_uint8(values, level - w / 2, level + w / 2)
-    seen = values[~padding(ds, raw) & np.isfinite(values)]
-    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)
-    return to_uint8(values, float(low), float(high))
+        return windowed(values, *WINDOWS["soft_tissue"])
+    return stretched(values, values[~padding(ds, raw) & np.isfinite(values)])
 
 
 def padding(ds: Dataset, raw: NDArray[Any]) -> NDArray[np.bool_]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.contracts import ImageError
 from harness.datasets._damage import DAMAGE, reason
-from harness.datasets._grey import MAX_PIXELS, rgb, to_uint8
+from harness.datasets._grey import MAX_PIXELS, rgb, stretched, windowed
 from harness.datasets._view import View
 
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
@@ -101,12 +101,7 @@ def check(image: Any) -> None:
 
 def grey(values: NDArray[Any], view: View) -> NDArray[np.uint8]:
     """Through the view's window (of CT volumes in Hounsfield units), else between the 0.5 and 99.5 percentiles."""
-    if view.window:
-        level, width = view.window
-        return to_uint8(values, level - width / 2, level + width / 2)
-    seen = values[np.isfinite(values)]
-    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)
-    return to_uint8(values, float(low), float(high))
+    return windowed(values, *view.window) if view.window else stretched(values, values[np.isfinite(values)])
 
 
 def square(picture: Image.Image, down: float, across: float) -> Image.Image:

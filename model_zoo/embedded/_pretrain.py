@@ -12,6 +12,7 @@ from rich.progress import track
 from torch.nn import functional
 
 from harness.contracts import Sample, Seen
+from harness.metrics.embedded._training import adamw, descend
 from model_zoo._hf import IGNORED, HFCaptioner
 
 
@@ -48,23 +49,16 @@ Teach = Callable[[Sample, random.Random], Lesson]
 def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], teach: Teach, recipe: Recipe) -> float:
     """Train all of `captioner.model` with AdamW and cosine decay; returns the mean loss of the last tenth."""
     model = captioner.model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimizer = adamw(model.parameters(), recipe.rate, recipe.weight_decay)
     warmup = max(1, int(recipe.warmup * recipe.steps))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - warmup, recipe.rate / 50)
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, decay], [warmup])
-    losses = []
-    for inputs in _batches(captioner, samples, teach, recipe):
-        loss = loss_of(model, inputs)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+    last = descend(
+        (loss_of(model, batch) for batch in _batches(captioner, samples, teach, recipe)), optimizer, schedule
+    )
     model.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
+    return last
 
 
 def loss_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -7,7 +7,7 @@ the other pictures, each picture is to find its own, and each caption its pictur
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from harness.datasets._phantom_text import Style, write
 from harness.datasets.phantom import PhantomImage
 from harness.encoders.medimageinsight import MedImageInsight, empty_net
 from harness.encoders.medimageinsight_net import PairNet
+from harness.metrics.embedded._training import adamw, descend
 
 SEED = 6151  # of the data: not the seed that the phantom dataset is scored on
 PIXELS = 128  # the phantom dataset's default
@@ -208,28 +209,24 @@ KINDS = ("side", "finding", "finding", "modality", "region")
 def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     """AdamW with a linear rise and cosine decay; returns the mean loss of the last tenth."""
     parameters = [parameter for name, parameter in net.named_parameters() if name != "logit_scale"]
-    optimizer = torch.optim.AdamW(parameters, recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimizer = adamw(parameters, recipe.rate, recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
     pixels = torch.cat([_pixels(reader, n) for n in track(range(recipe.pictures), "drawing", transient=True)])
     drawn = [draw_factors(SEED, "train", n) for n in range(recipe.pictures)]
     rng = np.random.default_rng(SEED)
-    losses = []
+
+    def losses() -> Iterator[Tensor]:
+        for _ in track(range(recipe.steps), "training", transient=True):
+            chosen = rng.choice(recipe.pictures, recipe.batch, replace=False)
+            told = [captions(drawn[n], KINDS, rng) for n in chosen]
+            yield loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told, recipe.middle)
+
     net.train()
-    for _ in track(range(recipe.steps), "training", transient=True):
-        chosen = rng.choice(recipe.pictures, recipe.batch, replace=False)
-        told = [captions(drawn[n], KINDS, rng) for n in chosen]
-        loss = loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told, recipe.middle)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+    last = descend(losses(), optimizer, schedule)
     net.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
+    return last
 
 
 def _pixels(reader: MedImageInsight, number: int) -> Tensor:
