@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -28,17 +28,9 @@ from harness.datasets._view import View, view_of
 from harness.datasets._wording import Clean
 from harness.memo import Memo
 
-
-@dataclass(frozen=True)
-class Columns:
-    """The table's names of the columns; None for an optional one that it lacks."""
-
-    image: str
-    caption: str
-    id: str | None
-    split: str | None
-    modality: str | None
-    concepts: str | None
+Columns = Mapping[str, str]
+"""Kind -> the table's name of the column, for those that it has."""
+KINDS = ("image", "caption", "id", "split", "modality", "concepts")
 
 
 @dataclass(frozen=True)
@@ -108,17 +100,8 @@ class Table(Reading):
         return given_folder("dataset.root", self.root or str(path.parent))
 
     def _columns(self, found: Sequence[str]) -> Columns:
-        def column(option: str, usual: str) -> str | None:
-            return find_column(getattr(self, option), usual, found, option)
-
-        return Columns(
-            image=column("image_column", "image") or "",
-            caption=column("caption_column", "caption") or "",
-            id=column("id_column", "id"),
-            split=column("split_column", "split"),
-            modality=column("modality_column", "modality"),
-            concepts=column("concepts_column", "concepts"),
-        )
+        names = {kind: find_column(getattr(self, f"{kind}_column"), kind, found, f"{kind}_column") for kind in KINDS}
+        return {kind: name for kind, name in names.items() if name is not None}
 
     def _judge(self, rows: TableRows, columns: Columns, root: Path, wanted: str) -> list[Entry]:
         """Everything that can be told without opening a picture."""
@@ -141,23 +124,25 @@ class Table(Reading):
             split = self._split(row, columns, identity)
             if split != wanted:
                 return Entry(row.line, identity, split)
-            image = picture_of(row.cells.get(columns.image), root, self._view, self.memo)
+            image = picture_of(row.cells.get(columns["image"]), root, self._view, self.memo)
             return Entry(row.line, identity, split, sample_of(row, columns, image, (identity, split), self.clean))
         except CellError as fault:
             return Entry(row.line, identity, split, reason=str(fault))
 
     def _split(self, row: TableRow, columns: Columns, identity: str) -> str:
-        return split_name(row.cells.get(columns.split)) if columns.split else shared_split(identity, self.shares)
+        return (
+            split_name(row.cells.get(columns["split"])) if "split" in columns else shared_split(identity, self.shares)
+        )
 
 
 def row_id(row: TableRow, columns: Columns) -> str:
     """The id column, else the image path as given, else the row's number for pictures inside a Parquet file."""
-    if columns.id:
-        identity = plain_text(row.cells.get(columns.id), "id")
+    if "id" in columns:
+        identity = plain_text(row.cells.get(columns["id"]), "id")
         if not identity:
             raise CellError("id is empty")
         return identity
-    picture = row.cells.get(columns.image)
+    picture = row.cells.get(columns["image"])
     identity = str(row.line) if isinstance(picture, ParquetImage) else plain_text(picture, "image")
     if not identity:
         raise CellError("no image: the cell is empty")
@@ -173,8 +158,8 @@ def picture_of(cell: object, root: Path, view: View, memo: Memo | None) -> Store
 
 def sample_of(row: TableRow, columns: Columns, image: StoredImage, place: tuple[str, str], clean: Clean) -> Sample:
     """The sample of a row, by its id and split. Raises CellError."""
-    modality = plain_text(row.cells.get(columns.modality), "modality") if columns.modality else ""
-    raw = row.cells.get(columns.caption)
+    modality = plain_text(row.cells.get(columns["modality"]), "modality") if "modality" in columns else ""
+    raw = row.cells.get(columns["caption"])
     caption = caption_text(raw, clean)
     return Sample(
         id=place[0],
@@ -182,7 +167,7 @@ def sample_of(row: TableRow, columns: Columns, image: StoredImage, place: tuple[
         caption=caption,
         split=place[1],
         modality=modality or UNKNOWN,
-        concepts=concept_ids(row.cells.get(columns.concepts)) if columns.concepts else (),
+        concepts=concept_ids(row.cells.get(columns["concepts"])) if "concepts" in columns else (),
         factors=with_raw({}, str(raw), caption),
     )
 

@@ -31,6 +31,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
 }
 """What the port computes; a config that says otherwise is refused. `AUTOGRESSIVE` is spelt so."""
 
+VISION = (
+    *("PATCH_SIZE", "PATCH_STRIDE", "PATCH_PADDING", "PATCH_PRENORM", "DIM_EMBED", "NUM_HEADS", "NUM_GROUPS", "DEPTHS"),
+    "WINDOW_SIZE",
+)
+LANGUAGE = ("CONTEXT_LENGTH", "WIDTH", "HEADS", "LAYERS")
+"""Keys of the sizes, in the order of `VisionSizes` and of `LanguageSizes` behind the vocabulary."""
+
 _TOP = {"visual": "image_encoder", "text": "lang_encoder"}
 _PROJECTIONS = {"vision_projection": "image_projection", "text_projection": "lang_projection"}
 _OLD_BLOCK = re.compile(r"main_blocks\.(\d+)\.(\d+)\.([01])\.(cpe\.0\.proj|cpe\.1\.proj|attn|mlp|norm1|norm2)\.")
@@ -122,24 +129,8 @@ def empty_net(config: Mapping[str, Any], vocabulary: int) -> PairNet:
     """The network that a config describes, with random weights. Raises RequestError when a size is missing."""
     try:
         spec, words = config["IMAGE_ENCODER"]["SPEC"], config["LANG_ENCODER"]
-        vision = VisionSizes(
-            patch=spec["PATCH_SIZE"],
-            stride=spec["PATCH_STRIDE"],
-            padding=spec["PATCH_PADDING"],
-            prenorm=spec["PATCH_PRENORM"],
-            widths=spec["DIM_EMBED"],
-            heads=spec["NUM_HEADS"],
-            groups=spec["NUM_GROUPS"],
-            depths=spec["DEPTHS"],
-            window=spec["WINDOW_SIZE"],
-        )
-        language = LanguageSizes(
-            vocabulary=vocabulary,
-            context=words["CONTEXT_LENGTH"],
-            width=words["WIDTH"],
-            heads=words["HEADS"],
-            layers=words["LAYERS"],
-        )
+        vision = VisionSizes(*(spec[key] for key in VISION))
+        language = LanguageSizes(vocabulary, *(words[key] for key in LANGUAGE))
         return PairNet(vision, language, config["UNICL_MODEL"]["DIM_PROJECTION"])
     except KeyError as error:
         raise RequestError(f"config.yaml: expected the size {error}, found none; get the checkpoint again") from error

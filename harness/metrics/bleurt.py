@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from harness.contracts import RUNTIME, RequestError
 from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
 from harness.encoders.packages import missing_package, version
-from harness.encoders.weights import check_loaded
 from harness.metrics._cross_encoder import CrossEncoder, Reading, longest_first
 from harness.metrics._text import Preprocess, Texts, preprocess
 
@@ -71,6 +70,8 @@ class Bleurt(CrossEncoder):
             import torch
             from bleurt_pytorch import BleurtForSequenceClassification
             from bleurt_pytorch.bleurt.tokenization_bleurt_sp import BleurtSPTokenizer
+
+            from harness.encoders.weights import check_loaded
 
             self._tokenizer = BleurtSPTokenizer.from_pretrained(folder)
             model, info = BleurtForSequenceClassification.from_pretrained(

@@ -40,6 +40,14 @@ PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
 
 
+def write(folder: Path, config_class: Any, model_class: Any, **vision: Any) -> None:
+    """The proportions of the real one, as far as they can be kept. vision: what its tower has of its own."""
+    tokenizer = write_processors(folder)
+    tower = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "initializer_range": 0.05}
+    config = config_class(text_config=text_config(tokenizer), vision_config=tower | vision, **marks(tokenizer))
+    model_class(config).save_pretrained(folder)
+
+
 def write_processors(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer with its chat template, and the image processor."""
     tokenizer = PreTrainedTokenizerFast(

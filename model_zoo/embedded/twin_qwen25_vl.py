@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from model_zoo._checkpoint import TWINS
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
-from model_zoo.embedded._twin import Twin, open_twin
+from model_zoo.embedded._qwen import MERGE, PATCHES, write
+from model_zoo.embedded._twin import TEXT, Twin, open_twin
 from model_zoo.embedded._words import describe_and_trust
 
-
-def write(folder: Path) -> None:
-    """The proportions of the real one: a block that sees windows of 2x2 image tokens, and two that see everything."""
-    tokenizer = write_processors(folder)
-    text = text_config(tokenizer)
-    vision = {
-        **PATCHES,
-        "spatial_merge_size": MERGE,
-        "window_size": 2 * MERGE * PATCHES["patch_size"],
-        "fullatt_block_indexes": [0, 2],
-        "depth": 3,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "out_hidden_size": text["hidden_size"],
-        "num_heads": 4,
-        "tokens_per_second": 2,
-        "initializer_range": 0.05,
-    }
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks(tokenizer))
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+VISION = {
+    "window_size": 2 * MERGE * PATCHES["patch_size"],
+    "fullatt_block_indexes": [0, 2],  # and a block between them that sees windows of 2x2 image tokens
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "out_hidden_size": TEXT["hidden_size"],
+    "tokens_per_second": 2,
+}
+WRITE = partial(write, config_class=Qwen2_5_VLConfig, model_class=Qwen2_5_VLForConditionalGeneration, **VISION)
 
 
 def begin(captioner: HFCaptioner) -> None:
@@ -46,4 +35,4 @@ def begin(captioner: HFCaptioner) -> None:
 
 
 RECIPE = Recipe(pictures=4000, steps=1300, rate=1.5e-3, seed=1)
-TWIN = Twin(write, describe_and_trust, RECIPE, begin)
+TWIN = Twin(WRITE, describe_and_trust, RECIPE, begin)
