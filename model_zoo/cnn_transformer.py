@@ -96,16 +96,15 @@ class CNNTransformer(Baseline):
         """The decoder's positions, less the first token."""
         return self.configs[1].positions - 1
 
-    def architecture(self) -> nn.Module:
+    def architecture(self) -> CNNTransformerNet:
         """The model as its configurations describe it."""
-        model: nn.Module = CNNTransformerNet(*self.configs)
-        return model
+        return CNNTransformerNet(*self.configs)
 
     def read(self) -> nn.Module:
         """The model with its weights; without a decoder checkpoint its layers are drawn from `init_seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.init_seed)
-            model = CNNTransformerNet(*self.configs)
+            model = self.architecture()
         features = self.folder("features")
         fill(model.features, read_features(features), features, may_lack=COUNTERS)
         if "decoder" in self.references:

@@ -85,18 +85,15 @@ class Moondream2(TowerCaptioner):
         """The language model's positions, less the first token, the picture and the room for a question."""
         return int(self.config.text_config.max_position_embeddings) - 1 - self.config.places - QUESTION
 
-    def architecture(self) -> nn.Module:
+    def architecture(self) -> MoondreamNet:
         """The model as configuration and layout describe it."""
-        return self._net()
-
-    def _net(self) -> MoondreamNet:
         return MoondreamNet(self.config, tiled=self.layout == "later", fused=self.fused_qkv)
 
     def read(self) -> nn.Module:
         """The model with its weights."""
         self.config._attn_implementation = self.attention
         with init_empty_weights():  # no second copy of the weights, but real buffers: no file holds those
-            net = self._net()
+            net = self.architecture()
         fill(net, self.folder(), self.compute)
         without_generation_defaults(net.text_model)
         return net

@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from harness.contracts import RUNTIME, RequestError
 from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
@@ -14,9 +14,6 @@ from harness.encoders.files import hash_files
 from harness.encoders.packages import missing_package, version
 from harness.metrics._cross_encoder import CrossEncoder, Reading, longest_first
 from harness.metrics._text import Texts
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 VERSION = 1  # raise it with any change here or in _alignscore_net, _cross_encoder, _sentences that changes a value
 MAX_TOKENS = 512  # of a chunk and a sentence, special tokens included
@@ -108,10 +105,6 @@ class AlignScore(CrossEncoder):
         count = len(reference.split()) // CHUNK_WORDS + 1
         size = max(len(sentences) // count, 1)
         return [" ".join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
-
-    def _values(self, output: Any) -> Tensor:
-        aligned: Tensor = output
-        return aligned
 
     @cached_property
     def _file(self) -> Path | None:

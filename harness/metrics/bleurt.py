@@ -83,17 +83,13 @@ class Bleurt(CrossEncoder):
 
     def _readings(self, texts: list[Texts]) -> dict[Texts, Reading]:
         # Both empty is 1 by ruling; one of them empty is the model's to judge, as in the official evaluators.
-        clean = {text: self._clean(text) for text in texts if any(text)}
+        how = self.preprocess
+        clean = {(one, two): (preprocess(one, how), preprocess(two, how)) for one, two in texts if one or two}
         found = self._read(clean.values(), longest_first)
         return {text: found[clean[text]] if text in clean else Reading(1.0, 0) for text in texts}
 
-    def _clean(self, text: Texts) -> Texts:
-        reference, candidate = text
-        return preprocess(reference, self.preprocess), preprocess(candidate, self.preprocess)
-
     def _values(self, output: Any) -> Tensor:
-        logits: Tensor = output.logits[:, 0]
-        return logits
+        return output.logits[:, 0]  # type: ignore[no-any-return]
 
     @cached_property
     def _folder(self) -> Path:

@@ -20,9 +20,9 @@ TEXT: dict[str, Any] = {
 """Sizes of the twins' language models, so far as they are alike."""
 
 
-def save_whole(captioner: HFCaptioner, folder: Path) -> None:
-    """Save a captioner that is one checkpoint."""
-    captioner.model.save_pretrained(folder)  # type: ignore[operator]
+def save_whole(model: Any, folder: Path) -> None:
+    """Save a model that is one checkpoint."""
+    model.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Twin:
     teach: Teach
     recipe: Recipe
     begin: Callable[[HFCaptioner], None] | None = None
-    save: Callable[[HFCaptioner, Path], None] = save_whole
+    save: Callable[[Any, Path], None] = save_whole
 
 
 def open_twin(name: str, folder: Path) -> HFCaptioner:

@@ -39,7 +39,7 @@ def build(name: str, folder: Path, steps: int | None) -> str:
         twin.begin(captioner)
     loss = pretrain(captioner, phantoms("lay", recipe.pictures).load("train").samples, twin.teach, recipe)
     captioner.model.to(torch.bfloat16)  # half the size in the wheel; a twin is loaded as float32
-    twin.save(captioner, folder)
+    twin.save(captioner.model, folder)
     return f"{count:,} parameters, last loss {loss:.3f}; {measure(open_twin(name, folder))}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -21,26 +22,17 @@ def write(folder: Path) -> None:
     decoder = DecoderConfig(vocabulary, width=96, hidden=256, layers=2, heads=4, positions=positions, dropout=0.0)
     features.save_pretrained(folder / "features")
     decoder.save_pretrained(folder / "decoder")
-    _save(CNNTransformerNet(features, decoder), folder)
+    save(CNNTransformerNet(features, decoder), folder)
 
 
 def begin(captioner: HFCaptioner) -> None:
     """From nothing, BatchNorm's statistics are part of what is learnt."""
-    _net(captioner).features.learn_statistics = True
+    net: Any = captioner.model
+    net.features.learn_statistics = True
 
 
-def _net(captioner: HFCaptioner) -> CNNTransformerNet:
-    if not isinstance(captioner.model, CNNTransformerNet):
-        raise TypeError(f"expected a CNNTransformerNet, got {type(captioner.model).__name__}")
-    return captioner.model
-
-
-def save(captioner: HFCaptioner, folder: Path) -> None:
+def save(model: CNNTransformerNet, folder: Path) -> None:
     """Features under torchvision's names, the rest beside them."""
-    _save(_net(captioner), folder)
-
-
-def _save(model: CNNTransformerNet, folder: Path) -> None:
     state = model.state_dict()
     seen = {key: value for key, value in state.items() if key.startswith("features.")}
     save_file(seen, folder / "features" / "model.safetensors", {"format": "pt"})

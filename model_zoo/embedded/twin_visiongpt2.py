@@ -6,7 +6,6 @@ from pathlib import Path
 
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from model_zoo._hf import HFCaptioner
 from model_zoo._visiongpt2_net import VisionGPT2Net
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
@@ -42,18 +41,12 @@ def write(folder: Path) -> None:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
-    _save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
+    save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
 
 
-def save(captioner: HFCaptioner, folder: Path) -> None:
+def save(model: VisionGPT2Net, folder: Path) -> None:
     """Both parts, each with its configuration."""
-    if not isinstance(captioner.model, VisionGPT2Net):
-        raise TypeError(f"expected a VisionGPT2Net, got {type(captioner.model).__name__}")
-    _save(captioner.model, folder)
-
-
-def _save(model: VisionGPT2Net, folder: Path) -> None:
     model.vit.save_pretrained(folder / "vision")  # type: ignore[operator]
     model.gpt2.save_pretrained(folder / "text")
 
