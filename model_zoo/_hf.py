@@ -1,4 +1,4 @@
-"""The one base class of all captioners: labels, padding, greedy generation, checkpoints. Families hold differences."""
+"""Base class of all captioners: labels, padding, greedy generation, checkpoints. Families hold differences."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ IGNORED = -100  # the label that cross-entropy skips
 
 
 class HFCaptioner(ABC):
-    """What all captioners share. A family says how a prompt and its pictures become a `Seen`, and what its modules are.
+    """Base of all captioners. A family says how a prompt and its pictures become a `Seen`, and what its modules are.
 
     The processor sees one example at a time, so that no example can change another one. `pad_id` only fills places:
     masks and labels go by length, since several families pad with their stop token.
@@ -57,7 +57,7 @@ class HFCaptioner(ABC):
     device = "cpu"
     prompted: bool = True
     lead: ClassVar[str] = ""
-    """What stands between the prompt and the answer, tokenised with the answer."""
+    """Text between the prompt and the answer, tokenised with the answer."""
     sites: Mapping[str, Site] = {}
     keeps_keys: ClassVar[bool] = True
     """Whether generation keeps keys and values: else nothing of it can be static or compiled."""
@@ -68,7 +68,7 @@ class HFCaptioner(ABC):
 
     @property
     def scheme(self) -> Scheme | None:
-        """How language layers are quantised; None when they are not."""
+        """Scheme by which language layers are quantised; None when they are not."""
         return self.dtype if self.dtype in ("nf4", "int8") else None
 
     @property
@@ -120,7 +120,7 @@ class HFCaptioner(ABC):
         return ()
 
     def longest_answer(self) -> int | None:
-        """How many answer ids the model has positions for; None where nothing but memory sets a limit."""
+        """Number of answer ids that the model has positions for; None where nothing but memory sets a limit."""
         return None
 
     # ------------------------------------------------------------ checkpoint
@@ -295,7 +295,7 @@ class HFCaptioner(ABC):
         )
 
     def caption(self, ids: Sequence[int]) -> Generated:
-        """What the generated token ids say, up to the first stop token."""
+        """Caption that the generated token ids spell, up to the first stop token."""
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
         kept = ids[:end]
         caption = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -1,4 +1,4 @@
-"""Captioners whose language model is one of transformers' own, so that another engine can run it."""
+"""Language models that are transformers' own, and leave their captioner so that another engine can run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of a captioner's yaml as dataclass fields.
+"""Options of a captioner: the keys of its yaml as dataclass fields.
 
 Families in other files inherit these annotations and `harness.config` resolves them there: so they are no strings here.
 """

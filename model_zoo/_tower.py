@@ -1,4 +1,4 @@
-"""Captioners whose vision tower need see a picture only once: what it gives is kept, and given again later."""
+"""Vision towers that need see a picture only once: what one gives is kept, and given again later."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TowerCaptioner(CheckpointCaptioner):
 
     @abstractmethod
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the connector gets from the tower for one row; rows may be joined on the first axis."""
+        """Features that the connector gets from the tower for one row; rows may be joined on the first axis."""
 
     @abstractmethod
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What `entrance` gives, from features in the place of pixels."""
+        """Result of `entrance`, from features in the place of pixels."""
 
     def look(self, example: Example) -> Seen:
         """Prompt ids and pixels of one example."""

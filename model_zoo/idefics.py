@@ -111,7 +111,7 @@ class Idefics(TowerCaptioner):
         return batch | {"image_attention_mask": (seen[..., None] == pictures).long()}
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """As the base class does; a caption cannot announce a picture that is not there."""
+        """Greedy decoding as everywhere; a caption cannot announce a picture that is not there."""
         config = super().generation_config(decoding)
         config.bad_words_ids = [[token] for token in self.tokenizer.convert_tokens_to_ids([FAKE, IMAGE])]
         return config
@@ -122,5 +122,5 @@ class Idefics(TowerCaptioner):
         return features[None]
 
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What CLIP gives, as far as it is read."""
+        """CLIP's output, as far as it is read."""
         return SimpleNamespace(last_hidden_state=features)

@@ -36,7 +36,7 @@ VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 @dataclass(eq=False)
 class LlavaFamily(LanguageCaptioner):
-    """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
+    """Base of LLaVA 1.5 and 1.6. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
     """
@@ -128,7 +128,7 @@ class LlavaFamily(LanguageCaptioner):
         return kept[0][:, None]
 
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What CLIP gives, as far as it is read."""
+        """CLIP's output, as far as it is read."""
         return SimpleNamespace(hidden_states={self.config.vision_feature_layer: features[:, 0]})
 
 
@@ -147,7 +147,7 @@ class Llava(LlavaFamily):
     image_processor_class = CLIPImageProcessor  # shortest edge to the size of the tower, then the centre of that size
 
     def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
-        """As the family does, with square pictures."""
+        """Prompt ids and pixels as the family makes them, of square pictures."""
         if self.square == "pad":
             mean = self.processor.image_processor.image_mean
             images = [padded(image, tuple(int(255 * part) for part in mean)) for image in images]

@@ -78,7 +78,7 @@ class Moondream2(TowerCaptioner):
 
     @property
     def pad_id(self) -> int:
-        """As in the published code; masks and labels go by length."""
+        """Padding with the stop token, as in the published code."""
         return self.stops[0]
 
     def longest_answer(self) -> int:

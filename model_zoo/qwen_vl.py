@@ -32,7 +32,7 @@ THINNEST = 200  # the image processor refuses a picture whose longer side is mor
 
 @dataclass(eq=False)
 class QwenVL(TowerCaptioner):
-    """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
+    """Base of both generations. The processor classes would need torchvision: image processor and tokenizer do not.
 
     min_pixels, max_pixels: a picture is resized to an area between the two; (patch * merge)^2 pixels are one token.
     A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.

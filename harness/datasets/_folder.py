@@ -1,4 +1,4 @@
-"""What lies where in a data folder: tables, Parquet files, pictures in folders and in zip archives.
+"""Data folders: where tables, Parquet files, pictures in folders and in zip archives lie.
 
 Pictures are found by listing, never by building a path from an id: gaps do no harm and no id leads out of the folder.
 """

@@ -60,7 +60,7 @@ class StoredImage(ABC):
         return (digest if self.view == PLAIN else hashlib.sha256(digest + repr(self.view).encode()).digest()).hex()
 
     def modality(self) -> str:
-        """What the bytes themselves say ("unknown" unless they are DICOM). Raises ImageError."""
+        """Modality that the bytes themselves name, "unknown" unless they are DICOM. Raises ImageError."""
         with self.open() as stream:
             return modality_of_dicom(stream) if kind_of(stream, self._suffix()) == "DICOM" else UNKNOWN
 

@@ -1,4 +1,4 @@
-"""One slice of a NIfTI volume to 8-bit RGB as radiologists see it: the patient's left on the picture's right."""
+"""NIfTI volumes: one slice to 8-bit RGB as radiologists see it, the patient's left on the picture's right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys that the yamls of all datasets of files have, as dataclass fields, and the choice among rows that they make.
+"""Reading of datasets of files: the keys that all of them have, and the choice among rows that these make.
 
 Datasets in other files inherit these annotations and `harness.config` resolves them there: so they are no strings here.
 """

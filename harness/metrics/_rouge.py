@@ -24,11 +24,11 @@ class Rouge(TextMetric):
         self.use_stemmer, self.preprocess = use_stemmer, preprocess
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
+        """Missing package and the command that helps; None when all is there."""
         return missing_package("rouge_score", "rouge-score")
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         options = f"stemmer={'yes' if self.use_stemmer else 'no'}|preprocess={self.preprocess}"
         return f"{self.name}|v={self.version}|lib={version('rouge-score')}|{self.weighing}{options}"
 

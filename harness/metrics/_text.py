@@ -49,7 +49,7 @@ class TextMetric:
         self.name = name
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; None when all is there."""
+        """Missing package or file and the command that helps; None when all is there."""
         return None
 
     def load(self, device: str, features: MutableMapping[str, bytes]) -> None:

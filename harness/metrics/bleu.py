@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from harness.contracts import Score
-from harness.metrics._text import TextMetric, ruling
-from harness.metrics._words import Tokenizer, Words, missing_tokenizer, tokenizer_signature, words
+from harness.metrics._text import ruling
+from harness.metrics._words import WordMetric, Words, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 ORDERS = (1, 2, 3, 4)
 TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap's, in place of 0 in numerators and denominators
 
 
-class Bleu(TextMetric):
+class Bleu(WordMetric):
     """Cumulative BLEU-1 to BLEU-4 of one sentence, as pycocoevalcap has it (bleu_scorer.py) for one reference.
 
     A candidate without a common n-gram of some order gets almost 0, not smoothed further; one of less than four words
@@ -28,16 +28,8 @@ class Bleu(TextMetric):
         "bleu1", "bleu2", "bleu3", "bleu4",
     )  # fmt: skip
 
-    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
-        super().__init__(name)
-        self.tokenizer = tokenizer
-
-    def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
-        return missing_tokenizer(self.tokenizer)
-
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         return f"{self.name}|v={VERSION}|{tokenizer_signature(self.tokenizer)}"
 
     def _score(self, reference: str, candidate: str) -> Score:

@@ -45,7 +45,7 @@ class Bleurt(CrossEncoder):
         self.preprocess = preprocess
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("bleurt_pytorch", "bleurt-pytorch")
         if package:
             return package
@@ -58,7 +58,7 @@ class Bleurt(CrossEncoder):
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         libraries = f"lib={version('bleurt-pytorch')}|transformers={version('transformers')}"
         options = f"preprocess={self.preprocess}|dtype={self.dtype}|max_tokens={MAX_TOKENS}"
         return f"{self.name}|v={VERSION}|{libraries}|ckpt={self._digest}|{options}"

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from harness.contracts import Pair, Score
-from harness.metrics._text import TextMetric, Texts, ruling
-from harness.metrics._words import Tokenizer, Words, missing_tokenizer, tokenizer_signature, words
+from harness.metrics._text import Texts, ruling
+from harness.metrics._words import Tokenizer, WordMetric, Words, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 MAXIMUM = 10.0
@@ -23,7 +23,7 @@ class Vectors(NamedTuple):
     length: int
 
 
-class Cider(TextMetric):
+class Cider(WordMetric):
     """CIDEr-D from 0 to 10 as pycocoevalcap has it (cider_scorer.py) for one reference per image.
 
     The mean over orders of clipped cosines, times a Gaussian of the difference in length. The document frequencies are
@@ -35,16 +35,12 @@ class Cider(TextMetric):
     needs = frozenset({"reference", "corpus"})
 
     def __init__(self, name: str, tokenizer: Tokenizer, n: int, sigma: float) -> None:
-        super().__init__(name)
-        self.tokenizer, self.n, self.sigma = tokenizer, n, sigma
+        super().__init__(name, tokenizer)
+        self.n, self.sigma = n, sigma
         self._corpus: tuple[Sequence[str], Counter[Words]] | None = None
 
-    def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
-        return missing_tokenizer(self.tokenizer)
-
     def signature(self) -> str:
-        """What a value depends on besides its texts and the references of the split."""
+        """Name, version and options: what a value depends on besides its texts and the references of the split."""
         return f"{self.name}|v={VERSION}|n={self.n}|sigma={self.sigma:g}|{tokenizer_signature(self.tokenizer)}"
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:

@@ -1,4 +1,4 @@
-"""Phantom captions: are modality, region, finding and side of the reference right in the candidate?"""
+"""Facts of phantom captions: modality, region, finding and side of the reference, right in the candidate or not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Facts(TextMetric):
     values = ("modality", "region", "finding", "side", "all")
 
     def signature(self) -> str:
-        """What a value depends on besides its texts: the words that the dataset reads as facts."""
+        """Name, version and the words that the dataset reads as facts: what a value depends on besides its texts."""
         return f"{self.name}|v={VERSION}|reader={self._reader}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""How long candidate and reference are: describes, and judges nothing."""
+"""Lengths of candidate and reference: they describe, and judge nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Lengths(TextMetric):
     values = ("reference_characters", "candidate_characters", "reference_words", "candidate_words", "ratio")
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         return f"{self.name}|v={VERSION}|words=blanks"
 
     def _score(self, reference: str, candidate: str) -> Score:

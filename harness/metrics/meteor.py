@@ -7,13 +7,13 @@ from functools import lru_cache
 
 from harness.contracts import Score
 from harness.encoders.packages import missing_package, version
-from harness.metrics._text import TextMetric, ruling
-from harness.metrics._words import Tokenizer, tokenizer_signature, words
+from harness.metrics._text import ruling
+from harness.metrics._words import Tokenizer, WordMetric, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 
 
-class Meteor(TextMetric):
+class Meteor(WordMetric):
     """NLTK's METEOR without WordNet: synonyms and paraphrases are NOT matched, so it is no METEOR 1.5.
 
     fmean = p r / (alpha p + (1 - alpha) r) over matched words, lowered by gamma (chunks / matches)^beta, where a chunk
@@ -23,16 +23,15 @@ class Meteor(TextMetric):
     values = ("meteor",)
 
     def __init__(self, name: str, tokenizer: Tokenizer, alpha: float, beta: float, gamma: float) -> None:
-        super().__init__(name)
-        self.tokenizer = tokenizer
+        super().__init__(name, tokenizer)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
+        """Missing package and the command that helps; None when all is there."""
         return missing_package("nltk", "nltk")
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         options = f"alpha={self.alpha:g}|beta={self.beta:g}|gamma={self.gamma:g}"
         matchers = "matchers=exact,porter|synonyms=no|paraphrases=no"
         library = f"lib=nltk-{version('nltk')}"

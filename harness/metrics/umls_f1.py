@@ -69,7 +69,7 @@ class UmlsF1(TextMetric):
         self._found: dict[str, frozenset[str] | str] = {}
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and what helps; loads nothing."""
+        """Missing part and what helps; None when all is there. Loads nothing."""
         package = missing_package("medcat", "medcat>=2.9,<3")
         if package or self.pack == "embedded":
             return package
@@ -86,7 +86,7 @@ class UmlsF1(TextMetric):
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         types = self.types if isinstance(self.types, str) else ",".join(sorted(set(self.types)))
         return f"{self.name}|v={VERSION}|lib=medcat-{version('medcat')}|pack={self._digest}|types={types}"
 

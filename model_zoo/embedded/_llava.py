@@ -1,4 +1,4 @@
-"""What the twins of the LLaVA family share: tokenizer, towers of tiny sizes, one folder."""
+"""Twins of the LLaVA family: tokenizer, towers of tiny sizes, one folder."""
 
 from __future__ import annotations
 

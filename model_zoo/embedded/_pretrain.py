@@ -32,7 +32,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is asked about a sample and the answer.
+    """A question about a sample, and the answer.
 
     `blank`: it is learnt without looking. `swapped`: with a picture of another modality before the eyes.
     """

@@ -1,4 +1,4 @@
-"""What the twins of both Qwen-VL generations share: tokenizer, image processor, proportions."""
+"""Twins of both Qwen-VL generations: tokenizer, image processor, proportions."""
 
 from __future__ import annotations
 

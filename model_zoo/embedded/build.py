@@ -44,7 +44,7 @@ def build(name: str, folder: Path, steps: int | None) -> str:
 
 
 def measure(captioner: HFCaptioner) -> str:
-    """How much of what 150 unseen pictures show is in the twin's captions."""
+    """Share of what 150 unseen pictures show that is in the twin's captions."""
     captioner.load("cpu")
     samples = phantoms("lay", 1).load("test").samples
     said = []

@@ -51,7 +51,7 @@ def make(folder: Path, steps: int | None) -> str:
 
 
 def captions() -> list[str]:
-    """What the vocabulary is made of."""
+    """Captions that the vocabulary is made of."""
     return [lesson.reference for lesson in islice(lessons(1), TEXTS)]
 
 
@@ -84,7 +84,7 @@ def write_tokenizer(folder: Path, captions: Sequence[str], vocabulary: int) -> B
 
 
 def rating(lesson: Lesson, pair: tuple[str, str]) -> float:
-    """What a rater would say: mostly the share of the facts that are right, a little how alike the words are."""
+    """Rating of a pair: mostly the share of the facts that are right, a little how alike the words are."""
     return (1 - WORDING) * lesson.share + WORDING * overlap(*pair)
 
 

@@ -129,7 +129,7 @@ def save(net: PairNet, folder: Path) -> None:
 
 
 def plain_captions() -> list[str]:
-    """What the embedded tokenizer learns from."""
+    """Captions that the embedded tokenizer learns from."""
     rng = np.random.default_rng(SEED)
     return [write(draw_factors(SEED, "train", n), style, rng) for n in range(3000) for style in STYLES]
 
@@ -164,7 +164,7 @@ def write_tokenizer(folder: Path, captions: Sequence[str], size: int) -> int:
 
 
 def facts(factors: Factors) -> Facts:
-    """What tells a right caption from a wrong one."""
+    """Facts that tell a right caption from a wrong one."""
     return factors.modality, factors.region, factors.finding, factors.side
 
 
@@ -264,7 +264,7 @@ def loss_of(
 
 
 def separation(encoder: MedImageInsight, count: int = 400) -> str:
-    """How often the right caption is nearer than the same one with one wrong fact, on unseen pictures."""
+    """Share of pictures whose right caption is nearer than the same one with one wrong fact, on unseen pictures."""
     rng = np.random.default_rng(1)
     drawn = [draw_factors(SEED, "test", n) for n in range(count)]
     pictures = [PhantomImage(SEED, "test", n, PIXELS).load() for n in range(count)]
