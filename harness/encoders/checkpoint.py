@@ -1,4 +1,4 @@
-"""Where a transformers checkpoint lies on this machine, and the hash of its content. Downloads nothing."""
+"""Checkpoints of transformers: where they lie on this machine, and the hash of their content. Downloads nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which package is installed, and in which version, without importing it."""
+"""Packages: which are installed, and in which version, without importing them."""
 
 from __future__ import annotations
 

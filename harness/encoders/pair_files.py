@@ -1,4 +1,4 @@
-"""Where the checkpoint of an image-text encoder lies, whether all of it is there, and what it hashes to.
+"""Files of an image-text encoder: where they lie, whether all of them are there, and what they hash to.
 
 Nothing heavy is imported: metrics and controls are asked for these before they are loaded.
 """

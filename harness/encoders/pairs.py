@@ -1,4 +1,4 @@
-"""Pictures and texts as vectors of length 1 in the space of a CLIP-like model, each content encoded once."""
+"""Vectors of length 1 of pictures and texts in the space of a CLIP-like model, each content encoded once."""
 
 from __future__ import annotations
 

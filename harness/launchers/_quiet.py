@@ -1,4 +1,4 @@
-"""Imported by the process that cells are forked from, and nowhere else: importing it is what it does."""
+"""Quiet imports of the process that cells are forked from: importing this file is what it does."""
 
 import logging
 
