@@ -1,4 +1,4 @@
-"""Captioners whose language model is one of transformers' own, so that another engine can run it."""
+"""Language models that are transformers' own, and leave their captioner so that another engine can run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from model_zoo._hf import inference
-from model_zoo._tower import TowerCaptioner
+from model_zoo._tower import TowerCaptioner, replaced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,12 +69,5 @@ class LanguageCaptioner(TowerCaptioner):
             heard.append(inputs_embeds)
             return BaseModelOutputWithPast(last_hidden_state=inputs_embeds[:, -1:])
 
-        language = self.model.get_submodule(self.language)
-        own = vars(language).get("forward")  # not of the class, such as accelerate sets it
-        language.forward = keep
-        try:
+        with replaced(self.model.get_submodule(self.language), "forward", keep):
             yield heard
-        finally:
-            del language.forward
-            if own is not None:
-                language.forward = own

@@ -1,4 +1,4 @@
-"""The same caption for every picture."""
+"""Constant control: the same caption for every picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The caption of the most similar training picture."""
+"""Nearest control: the caption of the most similar training picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One caption for each modality."""
+"""Template control: one caption for each modality."""
 
 from __future__ import annotations
 

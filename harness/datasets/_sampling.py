@@ -1,4 +1,4 @@
-"""A small part of a split that stands for the whole, the same each time, and a part of every larger one."""
+"""Samples of a split: a small part stands for the whole, the same each time, and is a part of every larger one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def draw(seed: int, identity: str) -> bytes:
 
 
 def shares(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
-    """How many of each stratum: its exact share of `limit`, rounded up or down, and never fewer for a larger limit.
+    """Sizes of the strata in a sample: exact shares of `limit`, rounded up or down, and never fewer for a larger limit.
 
     The quota method of Balinski and Young (Amer. Math. Monthly 82, 1975): largest remainders alone are not nested.
     """

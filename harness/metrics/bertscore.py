@@ -67,12 +67,12 @@ class BertScore:
         return frozenset({"reference", "corpus"} if self.idf == "references" else {"reference"})
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("bert_score", "bert-score")
         return package or (None if locate(self.checkpoint) else how_to_get(self.checkpoint))
 
     def signature(self) -> str:
-        """What a value depends on besides its texts (and, with idf=references, besides the references)."""
+        """Name, version and options: what a value depends on besides its texts and, with idf, the references."""
         libraries = f"lib={version('bert-score')}|transformers={version('transformers')}"
         options = f"layer={self.layer}|idf={self.idf}|preprocess={self.preprocess}"
         limits = f"max_tokens={MAX_TOKENS}|dtype={self.dtype}"

@@ -20,8 +20,9 @@ from pydicom.sequence import Sequence
 
 from harness.contracts import GREY, ImageError
 from harness.imaging import dicom, grey
-from harness.imaging.files import BytesImage, FileImage, to_rgb
+from harness.imaging.files import FileImage, to_rgb
 from harness.imaging.view import WINDOWS, View
+from tests.support.images import BytesImage
 
 
 def dicom_file(name) -> Path:

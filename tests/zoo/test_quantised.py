@@ -86,7 +86,7 @@ def test_the_linear_layers_of_the_language_region_are_quantised_and_no_others(ca
         states = [modules[name].weight.quant_state for name in quantised]
         assert all(modules[name].in_features % modules[name].weight.quant_state.blocksize == 0 for name in quantised)
         assert {(s.quant_type, s.nested, s.blocksize) for s in states} <= {("nf4", True, size) for size in (32, 64)}
-        assert {modules[name].compute_dtype for name in quantised} == {captioner.dtype}
+        assert {modules[name].compute_dtype for name in quantised} == {captioner.compute}
 
 
 def test_weights_are_the_checkpoints_up_to_the_rounding_of_the_scheme(captioner):
@@ -130,8 +130,8 @@ def test_a_layer_that_was_not_treated_as_planned_is_an_error(kept, message):
 def test_a_network_of_our_own_gets_the_layers_that_from_pretrained_would_make(scheme):
     expected = loaded("smolvlm", dtype=scheme)
     native = loaded("smolvlm")
-    _quantise.quantise(native.model, scheme, native.dtype, expected.quantisable(), "cpu")
-    native.scheme = scheme
+    _quantise.quantise(native.model, scheme, native.compute, expected.quantisable(), "cpu")
+    native.dtype = scheme
     for name, value in expected.model.state_dict().items():
         assert torch.equal(native.model.state_dict()[name], value), name
     assert captions(native) == captions(expected)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from harness.contracts import SPLITS, NonNegative, Positive, RequestError, Sample, Split
+from harness.contracts import SPLITS, NonNegative, Positive, Sample, Split
+from harness.datasets._paths import known_split
 from harness.datasets.phantom.draw import render
 from harness.datasets.phantom.plan import draw_factors, generator
 from harness.datasets.phantom.text import Style, write
@@ -63,9 +64,8 @@ class Phantom:
 
     def load(self, split: str) -> Split:
         """The first `limit` samples of a split. Draws nothing: pictures are made when they are loaded."""
-        if split not in self.counts:
-            raise RequestError(f"dataset {self.name}: expected a split of {', '.join(SPLITS)}, got {split!r}")
-        count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])
+        count = self.counts[known_split(self.name, split)]
+        count = count if self.limit is None else min(self.limit, count)
         return Split(split, tuple(self.sample(split, index) for index in range(count)))
 
     def sample(self, split: str, index: int) -> Sample:
