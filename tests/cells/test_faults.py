@@ -9,7 +9,8 @@ from harness.cli import main
 from harness.store import Journal, file_digest
 from tests.support.commands import LIGHT, SMALL, capbench, only, started
 
-CELL = ["run", "model=smolvlm", "lora=targeted", *SMALL, "generate.batch_size=1", "train.max_steps=8"]
+CELL = ["run", "model=smolvlm", "lora=targeted", "metrics=[rouge1,similarity]", *SMALL]
+CELL += ["generate.batch_size=1", "train.max_steps=8"]
 
 
 @pytest.fixture(scope="module")
