@@ -30,9 +30,7 @@ def captions(results: Path) -> list[tuple[str, str]]:
 def test_killed_at_every_stage_the_result_is_the_undisturbed_one(undisturbed, tmp_path):
     arguments = [*CELL, f"results={tmp_path}"]
 
-    started(arguments, tmp_path).kill_when(
-        lambda: any(tmp_path.glob("fits/*/checkpoints/checkpoint-4/complete.json"))
-    )
+    started(arguments, tmp_path).kill_when(lambda: any(tmp_path.glob("fits/*/checkpoints/checkpoint-4/complete.json")))
     assert not any(tmp_path.glob("fits/*/manifest.json"))
 
     started(arguments, tmp_path).kill_when(lambda: _lines(tmp_path) >= 3)
@@ -86,7 +84,16 @@ def test_a_torso_of_a_checkpoint_is_not_resumed_from(undisturbed, tmp_path):
 @pytest.mark.slow
 def test_a_failing_cell_is_listed_and_the_others_go_on(tmp_path, capsys):
     """One model's checkpoint is missing: exit code 1, the other row is there, the error is a row and a log."""
-    arguments = ["run", "-m", "weights=hub,embedded", "lora=none", "model=smolvlm", *LIGHT, *SMALL, f"results={tmp_path}"]
+    arguments = [
+        "run",
+        "-m",
+        "weights=hub,embedded",
+        "lora=none",
+        "model=smolvlm",
+        *LIGHT,
+        *SMALL,
+        f"results={tmp_path}",
+    ]
     assert main([*arguments, f"model.hub={tmp_path / 'nowhere'}"]) == 1
     assert "Traceback" not in capsys.readouterr().err
     runs = pd.read_csv(tmp_path / "runs.csv")

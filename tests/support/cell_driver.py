@@ -110,7 +110,10 @@ def together(order: Mapping[str, Any], processes: int) -> subprocess.CompletedPr
             os.environ.update(environment)
             for one, handler in handlers.items():
                 signal.signal(one, handler)
-        said = ["".join(file.read_text() for file in sorted(Path(folder).rglob(f"std{name}.log"))) for name in ("out", "err")]
+        said = [
+            "".join(file.read_text() for file in sorted(Path(folder).rglob(f"std{name}.log")))
+            for name in ("out", "err")
+        ]
     return subprocess.CompletedProcess([], code, *said)
 
 

@@ -1,4 +1,4 @@
-"""Processes forked from a server that has imported what a command needs: a start costs a tenth of a second, not five."""
+"""Processes forked from a server that has imported what a command needs: it starts at once, not after five seconds."""
 
 from __future__ import annotations
 
