@@ -16,6 +16,7 @@ from harness.cli import main
 from harness.run import spread
 from harness.store import locked
 from tests.support.commands import LIGHT, ROOT, SMALL, clean
+from tests.support.launcher_work import warm
 
 BAD = """
 import ctypes, os, signal, sys, time
@@ -53,6 +54,7 @@ def bad(tmp_path, monkeypatch) -> Iterator[list[str]]:
         text.replace('name: "phantom"', 'name: "bad"') + "fault: none\n"
     )
     (tmp_path / "bad.py").write_text(BAD)
+    warm()  # a server that this sweep started would keep its `bad` for the next test
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.syspath_prepend(tmp_path)
     yield ["--config-dir", str(tmp_path / "conf"), "protocol=light", "dataset=bad"]

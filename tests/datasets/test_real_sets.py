@@ -22,6 +22,7 @@ from harness.imaging.modalities import modality_of_concepts
 from harness.imaging.zipped import ZipImage
 from harness.store import files_cache
 from harness.store.runs import find_runs
+from tests.support.commands import LIGHT
 from tests.support.rocov2_like import (
     MODALITIES,
     encoded,
@@ -612,7 +613,7 @@ def test_a_run_remembers_its_pictures_and_writes_down_the_ledger(tmp_path, capsy
         tmp_path / "set" / "test_captions.csv", ("ID", "Caption"), [(r["id"], r["caption"]) for r in rows["test"][:2]]
     )
     request = ["run", "dataset=rocov2", f"dataset.root={tmp_path / 'set'}", f"results={tmp_path / 'results'}"]
-    request += ["lora=none", "threads=1", "generate.max_new_tokens=4"]
+    request += ["lora=none", "threads=1", "generate.max_new_tokens=4", *LIGHT]
     assert main(request) == 0
     (run,) = find_runs(tmp_path / "results")
     assert (run.row["dataset"], run.row["n_ok"], run.row["n_rejected"]) == ("rocov2", 2, 1)
