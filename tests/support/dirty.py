@@ -213,5 +213,5 @@ def source(planted, folder, target="tests.support.dirty.Listed") -> list[str]:
     conf = Path(f"{folder}-conf")
     (conf / "dataset").mkdir(parents=True, exist_ok=True)
     usual = (ROOT / "conf" / "dataset" / "table.yaml").read_text()
-    (conf / "dataset" / "tests.support.dirty.yaml").write_text(usual.replace("harness.datasets.table.Table", target))
+    (conf / "dataset" / "dirty.yaml").write_text(usual.replace("harness.datasets.table.Table", target))
     return ["dirty", "--config-dir", str(conf), f"dataset.path={planted.path}"]
