@@ -174,7 +174,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_named(tmp_path, capsys
     (folder / "2.png").write_bytes(b"damaged")
     conf = tmp_path / "conf" / "dataset"
     conf.mkdir(parents=True)
-    (conf / "lazy.yaml").write_text(f"_target_: tests.curation.test_prepare.Lazy\nfolder: {folder}\n")
+    (conf / "lazy.yaml").write_text(f"_target_: test_data_prepare.Lazy\nfolder: {folder}\n")
     words = ["lazy", "--config-dir", str(tmp_path / "conf"), "splits=test"]
     for _ in range(2):  # a shard that is there tells what it left out, too
         assert prepare(tmp_path / "out", dataset=words) == 1

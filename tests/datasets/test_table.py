@@ -14,9 +14,8 @@ from harness.contracts import SPLITS, RequestError
 from harness.datasets._table_cells import shared_split
 from harness.imaging import parquet
 from harness.imaging.parquet import ParquetImage
-from tests.support.caption_tables import SHARES, table, write_csv
+from tests.support.caption_tables import AWKWARD, ROWS, SHARES, picture, png, reasons, table, write_csv
 from tests.support.commands import ROOT
-from tests.support.tables import AWKWARD, ROWS, picture, png, reasons
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from pydicom.data import get_testdata_file
 
 from harness.contracts import RequestError
 from harness.datasets._table_cells import CellError, caption_text, concept_ids
-from tests.support.caption_tables import table, write_csv
-from tests.support.tables import ROWS, picture
+from tests.support.caption_tables import ROWS, picture, table, write_csv
 
 
 @pytest.fixture

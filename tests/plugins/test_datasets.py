@@ -8,9 +8,8 @@ import pytest
 from harness import config
 from harness.choices import groups
 from harness.contracts import SPLITS, RequestError
-from tests.support.caption_tables import write_csv
+from tests.support.caption_tables import COLUMNS, picture, write_csv
 from tests.support.rocov2_like import make
-from tests.support.tables import COLUMNS, picture
 
 
 @pytest.fixture(params=groups()["dataset"])

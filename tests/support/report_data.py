@@ -7,12 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.benchmarks.leaderboard import make_results
+from harness.benchmarks.leaderboard import Sizes, make_results
 from harness.commands import report
 from harness.store import Journal, read_json, write_json
 from harness.store.runs import find_runs
 from harness.tables.columns import BOARD_COLUMNS
-from harness.tables.rebuild import rebuild
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"
@@ -23,7 +22,7 @@ HOSTILE = (SCRIPT, LINK, FORMULA, CLOSING)
 
 def made_up(results: Path, runs: int = 4, samples: int = 24) -> Path:
     """Runs with made-up scores; nothing behind them can be loaded."""
-    make_results(results, runs, samples)
+    make_results(results, Sizes(systems=1, images=1, trials=1, runs=runs, samples=samples, seeds=1))
     return results
 
 
@@ -70,11 +69,11 @@ def add_tables(results: Path) -> None:
 def kept_tables(results: Path) -> Iterator[None]:
     """Within it the rebuild of `capbench report` ends with those tables, as if there had been such runs."""
 
-    def rebuilt(*arguments):
+    def rebuild(*arguments):
         boards = rebuild(*arguments)
         add_tables(results)
         return boards
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "rebuild", rebuilt)
+        patch.setattr(report, "rebuild", rebuild)
         yield
