@@ -13,7 +13,7 @@ from harness.batches.features import Features
 from harness.cells import cell
 from harness.contracts import Measured, Query, Refused, TowerCached
 from harness.store import Journal
-from tests.support.captioners import NAMES, examples, loaded, make
+from tests.support.captioners import NAMES, examples, loaded, make, one_per_family
 from tests.support.cell_driver import parts
 
 CACHED = [name for name in NAMES if isinstance(make(name), TowerCached)]
@@ -51,7 +51,7 @@ def test_all_captioners_with_a_language_model_of_their_own_are_among_them():
     assert set(NAMES) - set(CACHED) == {"cnn_transformer", "visiongpt2"}
 
 
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", one_per_family(CACHED))
 def test_losses_and_captions_are_those_of_pictures_and_another_strategy_finds_all(name, tmp_path):
     plain, kept = tmp_path / "plain", tmp_path / "kept"
     run, losses, captions, looks = finished(plain, name, *FROZEN, "features=off")

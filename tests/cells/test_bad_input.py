@@ -1,6 +1,7 @@
 """What people really feed in, through the command: a clear line or a ledger entry each, nothing lost, no traceback."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.store.runs import find_runs
+from tests.support.commands import LIGHT
 
 QUICK = ["model=cnn_transformer", "lora=none", "generate.max_new_tokens=4", "threads=1"]
 TRICKY = 'Says "mass",\nthen a second line; = no formula'
@@ -22,8 +24,8 @@ def write_table(path: Path, rows, header=("id", "image", "caption", "split")) ->
     return path
 
 
-def run(table: Path, results: Path, *more: str) -> int:
-    return main(["run", "dataset=table", f"dataset.path={table}", f"results={results}", *QUICK, *more])
+def run(table: Path, results: Path, protocol: Sequence[str] = LIGHT) -> int:
+    return main(["run", "dataset=table", f"dataset.path={table}", f"results={results}", *QUICK, *protocol])
 
 
 @pytest.fixture
@@ -112,7 +114,7 @@ def test_a_corrupt_manifest_is_named_and_not_overwritten(dirty, tmp_path, capsys
 
 def test_a_corrupt_score_record_is_named(dirty, tmp_path, capsys):
     results = tmp_path / "results"
-    assert run(dirty, results) == 0
+    assert run(dirty, results, protocol=()) == 0
     record = find_runs(results)[0].folder / "scores" / "embedded.json"
     record.write_text("{")
     assert main(["leaderboard", f"results={results}"]) == 1
@@ -124,7 +126,7 @@ def test_a_corrupt_score_record_is_named(dirty, tmp_path, capsys):
 
 def test_lost_scores_are_made_again(dirty, tmp_path):
     results = tmp_path / "results"
-    assert run(dirty, results) == 0
+    assert run(dirty, results, protocol=()) == 0
     board = (results / "leaderboard.csv").read_bytes()
     for path in (find_runs(results)[0].folder / "scores").glob("rouge1-*.csv"):
         path.unlink()

@@ -1,34 +1,16 @@
 """SIGKILL at every stage: the same command goes on, repeats nothing finished, loses at most one batch."""
 
-import os
-import signal
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from harness.cli import main
 from harness.store import Journal, file_digest
-from tests.support.commands import SMALL, capbench, clean, command, only
+from tests.support.commands import LIGHT, SMALL, capbench, only, started
 
-CELL = ["run", "model=smolvlm", "lora=targeted", *SMALL, "generate.batch_size=1", "train.max_steps=8"]
-PATIENCE = 120  # seconds; a stage that takes longer has a problem of another kind
-
-
-def kill_when(condition: Callable[[], bool], arguments: list[str], cwd: Path) -> None:
-    """Start the command and kill it without warning as soon as the condition holds."""
-    process = subprocess.Popen(
-        command(arguments), cwd=cwd, env=clean(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert process.poll() is None, "the command ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+CELL = ["run", "model=smolvlm", "lora=targeted", "metrics=[rouge1,similarity]", *SMALL]
+CELL += ["generate.batch_size=1", "train.max_steps=8"]
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +30,16 @@ def captions(results: Path) -> list[tuple[str, str]]:
 def test_killed_at_every_stage_the_result_is_the_undisturbed_one(undisturbed, tmp_path):
     arguments = [*CELL, f"results={tmp_path}"]
 
-    kill_when(lambda: any(tmp_path.glob("fits/*/checkpoints/checkpoint-4/complete.json")), arguments, tmp_path)
+    started(arguments, tmp_path).kill_when(lambda: any(tmp_path.glob("fits/*/checkpoints/checkpoint-4/complete.json")))
     assert not any(tmp_path.glob("fits/*/manifest.json"))
 
-    kill_when(lambda: _lines(tmp_path) >= 3, arguments, tmp_path)
+    started(arguments, tmp_path).kill_when(lambda: _lines(tmp_path) >= 3)
     fit = only(tmp_path, "fits/*/manifest.json")
     fitted, kept = file_digest(fit), only(tmp_path, "runs/*/captions.jsonl").read_bytes()
     kept = kept[: kept.rindex(b"\n") + 1]
     assert not any(tmp_path.glob("runs/*/manifest.json"))
 
-    kill_when(lambda: any(tmp_path.glob("runs/*/scores/*.csv")), arguments, tmp_path)
+    started(arguments, tmp_path).kill_when(lambda: any(tmp_path.glob("runs/*/scores/*.csv")))
     finished = only(tmp_path, "runs/*/captions.jsonl").read_bytes()
     assert finished.startswith(kept)
     assert finished.count(b"\n") == 8
@@ -100,12 +82,20 @@ def test_a_torso_of_a_checkpoint_is_not_resumed_from(undisturbed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failing_cell_is_listed_and_the_others_go_on(tmp_path):
+def test_a_failing_cell_is_listed_and_the_others_go_on(tmp_path, capsys):
     """One model's checkpoint is missing: exit code 1, the other row is there, the error is a row and a log."""
-    arguments = ["run", "-m", "weights=hub,embedded", "lora=none", "model=smolvlm", *SMALL, f"results={tmp_path}"]
-    done = capbench([*arguments, f"model.hub={tmp_path / 'nowhere'}"], tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
+    arguments = [
+        "run",
+        "-m",
+        "weights=hub,embedded",
+        "lora=none",
+        "model=smolvlm",
+        *LIGHT,
+        *SMALL,
+        f"results={tmp_path}",
+    ]
+    assert main([*arguments, f"model.hub={tmp_path / 'nowhere'}"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
     runs = pd.read_csv(tmp_path / "runs.csv")
     assert sorted(runs["status"]) == ["failed", "ok"]
     assert "nowhere" in runs.loc[runs["status"] == "failed", "error"].item()

@@ -1,10 +1,12 @@
 """Sweeps through the command: what happens to one cell stays with it, and everything is written down."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -13,7 +15,8 @@ from harness import config
 from harness.cells.sweep import spread
 from harness.cli import main
 from harness.store import locked
-from tests.support.commands import LIGHT, ROOT, SMALL, capbench, clean
+from tests.support.commands import LIGHT, ROOT, SMALL, clean
+from tests.support.launcher_work import warm
 
 BAD = """
 import ctypes, os, signal, sys, time
@@ -41,7 +44,7 @@ class Bad(Phantom):
 
 
 @pytest.fixture
-def bad(tmp_path) -> list[str]:
+def bad(tmp_path, monkeypatch) -> Iterator[list[str]]:
     """A dataset of a user that ends the process it is read in."""
     shutil.copytree(ROOT / "tests" / "conf", tmp_path / "conf")
     (tmp_path / "conf" / "dataset").mkdir()
@@ -51,17 +54,20 @@ def bad(tmp_path) -> list[str]:
         text.replace('name: "phantom"', 'name: "bad"') + "fault: none\n"
     )
     (tmp_path / "bad.py").write_text(BAD)
-    return ["--config-dir", str(tmp_path / "conf"), "protocol=light", "dataset=bad"]
+    warm()  # a server that this sweep started would keep its `bad` for the next test
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield ["--config-dir", str(tmp_path / "conf"), "protocol=light", "dataset=bad"]
+    sys.modules.pop("bad", None)
 
 
 @pytest.mark.slow
-def test_every_end_of_a_process_is_one_row_and_the_others_go_on(bad, tmp_path):
+def test_every_end_of_a_process_is_one_row_and_the_others_go_on(bad, tmp_path, capsys):
     results = tmp_path / "results"
     faults = ["none", "kill", "exit", "crash", "raise"]
     arguments = ["run", "-m", *bad, f"dataset.fault={','.join(faults)}", "model=cnn_transformer", "lora=none"]
-    done = capbench([*arguments, *SMALL, f"results={results}"], tmp_path, PYTHONPATH=str(tmp_path))
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
+    assert main([*arguments, *SMALL, f"results={results}"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
     runs = pd.read_csv(results / "runs.csv")
     assert sorted(runs["status"]) == ["failed"] * 4 + ["ok"]
     errors = " ".join(runs["error"].dropna())
@@ -96,10 +102,10 @@ def test_a_cell_that_failed_and_ends_well_later_is_no_failure_any_more(bad, tmp_
     results, flag = tmp_path / "results", tmp_path / "flag"
     (tmp_path / "bad.py").write_text(BAD.replace('if self.fault == "kill"', f'if not os.path.exists("{flag}")'))
     arguments = ["run", "-m", *bad, "model=cnn_transformer", "lora=none", *SMALL, f"results={results}"]
-    assert capbench(arguments, tmp_path, PYTHONPATH=str(tmp_path)).returncode == 1
+    assert main(arguments) == 1
     assert list(pd.read_csv(results / "runs.csv")["status"]) == ["failed"]
     flag.touch()
-    assert capbench(arguments, tmp_path, PYTHONPATH=str(tmp_path)).returncode == 0
+    assert main(arguments) == 0
     assert list(pd.read_csv(results / "runs.csv")["status"]) == ["ok"]
 
 

@@ -113,4 +113,4 @@ def test_the_command_refuses_before_it_fits(tmp_path, monkeypatch, capsys):
     assert find_runs(tmp_path / "results") == []
     # A baseline is not asked anything: what the style says cannot reach it.
     quick = ["dataset.train=8", "dataset.test=4", "threads=1", "generate.max_new_tokens=4"]
-    assert main([*request, "model=cnn_transformer", "lora=none", *quick]) == 0
+    assert main([*request, "model=cnn_transformer", "lora=none", "metrics=[rouge1]", *quick]) == 0

@@ -168,7 +168,7 @@ def test_a_refusal_is_listed_and_a_single_one_ends_with_2(tmp_path, capsys):
 
 def test_seeds_are_combined_into_one_row(tmp_path):
     arguments = ["model=cnn_transformer", "lora=full", "seed=0,1", "train.max_steps=2", f"results={tmp_path}"]
-    assert main(["run", "-m", *[s for s in SMALL if "max_steps" not in s], *arguments]) == 0
+    assert main(["run", "-m", *LIGHT, *[s for s in SMALL if "max_steps" not in s], *arguments]) == 0
     board = pd.read_csv(tmp_path / "leaderboard.csv")
     assert list(board["seeds"]) == [2]
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
@@ -176,7 +176,7 @@ def test_seeds_are_combined_into_one_row(tmp_path):
 
 def test_options_that_differ_name_their_rows(tmp_path):
     small = [item for item in SMALL if "max_steps" not in item]
-    assert main(["run", "-m", "lora.rank=2,4", "train.max_steps=1", f"results={tmp_path}", *small]) == 0
+    assert main(["run", "-m", "lora.rank=2,4", "train.max_steps=1", f"results={tmp_path}", *LIGHT, *small]) == 0
     board = pd.read_csv(tmp_path / "leaderboard.csv")
     assert sorted(board["strategy"]) == ["targeted[lora.rank=2]", "targeted[lora.rank=4]"]
 
@@ -243,7 +243,8 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FileImage, "load", load)
-        arguments = ["dataset=table", f"dataset.path={tmp_path / 'table.csv'}", "lora=none", f"results={results}"]
+        where = ["dataset=table", f"dataset.path={tmp_path / 'table.csv'}", f"results={results}"]
+        arguments = [*where, "lora=none", *LIGHT]
         assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
     run = find_runs(results)[0]
     assert run.status == "partial"
@@ -274,8 +275,8 @@ def test_a_run_that_breaks_is_listed_unranked_and_ends_well_when_repeated(tmp_pa
     def broken(self, examples, decoding):
         raise RuntimeError("the device fell off the bus")
 
-    assert main(["run", "model=smolvlm", "lora=none", f"results={tmp_path}", *SMALL]) == 0
-    arguments = ["run", "model=cnn_transformer", "lora=none", f"results={tmp_path}", *SMALL]
+    assert main(["run", "model=smolvlm", "lora=none", f"results={tmp_path}", *LIGHT, *SMALL]) == 0
+    arguments = ["run", "model=cnn_transformer", "lora=none", f"results={tmp_path}", *LIGHT, *SMALL]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CNNTransformer, "generate", broken)
         assert main(arguments) == 1

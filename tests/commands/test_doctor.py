@@ -7,20 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import config
 from harness.choices import groups
 from harness.cli import main
 from harness.contracts import Captioner, Decoding, Example, Refused
 from harness.inference.parity import Finding, ParityCase, check_adapter, check_batches
-from tests.support.captioners import loaded, make, picture
+from tests.support.captioners import loaded, make, one_per_family, picture, strategy
 
 MODELS = groups()["model"]
 SIZES = [(128, 128), (96, 200), (40, 30), (300, 128)]
 GREEDY = Decoding(max_new_tokens=12, repetition_penalty=1.0, batch_size=4)
-
-
-def strategy(name: str):
-    return config.build(config.cells("run", [f"lora={name}"])[0], "lora")
 
 
 def case(model: str) -> ParityCase:
@@ -38,14 +33,15 @@ def adapter(ill: ParityCase, used, tmp_path) -> dict[str, Finding]:
     return {f.check: f for f in check_adapter(ill, used, partial(fresh, ill.captioner.name), tmp_path)}
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", one_per_family(MODELS))
 def test_batches_and_padding_change_nothing(model):
     findings = list(check_batches(case(model)))
     assert {f.check for f in findings} == ({"batch", "padding"} if make(model).prompted else {"batch"})
     assert [f for f in findings if f.verdict != "same"] == []
 
 
-@pytest.mark.parametrize(("model", "lora"), [(m, s) for m in MODELS for s in ("targeted", "hybrid", "full")])
+@pytest.mark.parametrize("lora", ["targeted", "hybrid", "full"])
+@pytest.mark.parametrize("model", one_per_family(MODELS))
 def test_merging_and_reloading_change_nothing(model, lora, tmp_path):
     used = strategy(lora)
     try:

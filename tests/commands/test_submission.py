@@ -13,6 +13,7 @@ from harness.cli import main
 from harness.scoring.imageclef import check, compose, one_line
 from harness.store import Journal, JournalRow, write_json
 from harness.store.runs import find_runs
+from tests.support.commands import LIGHT
 
 FORMS = ["imageclef2026", "imageclef2025", "imageclef2023"]
 IDS = ["a_1", "a_2", "a_3"]
@@ -259,7 +260,7 @@ def test_a_wrong_request_is_one_line(arguments, words, tmp_path, monkeypatch, ca
 def test_a_real_run_becomes_a_file_that_passes_and_can_be_scored(tmp_path, capsys):
     quick = ["model=cnn_transformer", "lora=none", "dataset.test=3", "generate.max_new_tokens=4", "threads=1"]
     results, out = tmp_path / "results", tmp_path / "submission.csv"
-    assert main(["run", f"results={results}", *quick]) == 0
+    assert main(["run", f"results={results}", *LIGHT, *quick]) == 0
     run = find_runs(results)[0]
     assert main(["submission", "write", f"run={run.row['run_id']}", f"results={results}", f"out={out}"]) == 0
     references = write(tmp_path / "references.csv", compose([(r.id, r.reference) for r in run.rows], FORMS[1]))

@@ -33,12 +33,13 @@ def test_every_run_command_composes():
     commands = [shlex.split(line, comments=True) for line in blocks.splitlines() if "capbench run" in line]
     commands = [words for words in commands if "--config-dir" not in words]  # a folder of the reader's own
     assert len(commands) >= 3
-    for words in commands:
-        asked = parse("run", words[words.index("run") + 1 :], multirun=True, cfg=True, dry_run=True)
-        cells = config.cells("run", asked.overrides, multirun=asked.multirun)
-        for cell in cells:
-            for group in GROUPS:
-                config.build(cell, group)
+    asked = [parse("run", w[w.index("run") + 1 :], multirun=True, cfg=True, dry_run=True) for w in commands]
+    nodes = {}
+    for overrides, multirun in dict.fromkeys((tuple(one.overrides), one.multirun) for one in asked):
+        for cell in config.cells("run", overrides, multirun=multirun):
+            nodes |= {(group, repr(cell.config[group])): cell for group in GROUPS}
+    for (group, _), cell in nodes.items():  # each once, not in every cell of a sweep
+        config.build(cell, group)
 
 
 def test_every_model_strategy_and_dataset_is_listed():

@@ -49,7 +49,8 @@ def test_a_users_folder_adds_to_the_wheels_conf(installed, tmp_path):
     (folder / "short.yaml").write_text(
         "_target_: harness.contracts.Decoding\nmax_new_tokens: 3\nrepetition_penalty: 1.0\nbatch_size: 4\n"
     )
-    done = capbench(installed, tmp_path, "run", "--config-dir", "mine", "generate=short", "lora=none", "dataset.test=4")
+    asked = ["generate=short", "lora=none", "dataset.test=4", "metrics=[rouge1]"]
+    done = capbench(installed, tmp_path, "run", "--config-dir", "mine", *asked)
     assert done.returncode == 0, done.stderr
     assert pd.read_csv(tmp_path / "results" / "runs.csv")["n_truncated"].item() == 4
 

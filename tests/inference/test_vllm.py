@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness import config
 from harness.cli import main
 from harness.contracts import Decoding, Example, Exportable, Refused, RequestError
 from harness.inference import vllm
 from harness.inference.parity import Outputs, ParityCase, _move, check_engine
 from harness.store import Journal, read_json
 from tests.support import vllm_stub
-from tests.support.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, picture
+from tests.support.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, one_per_family, picture, strategy
+from tests.support.commands import LIGHT
 
 EXPORTABLE = [name for name in NAMES if isinstance(make(name), Exportable)]
 VLLM = Decoding(24, 1.0, 8, engine="vllm")
@@ -26,16 +26,15 @@ def test_the_families_whose_language_model_takes_embeddings_alone():
     assert EXPORTABLE == ["llava_15", "llava_mistral", "llava_vicuna", "smolvlm"]
 
 
-@pytest.mark.parametrize("name", EXPORTABLE)
+@pytest.mark.parametrize("name", one_per_family(EXPORTABLE))
 @pytest.mark.parametrize("lora", ["none", "targeted", "hybrid"])
 def test_the_exported_language_model_says_what_the_captioner_says(name, lora, tmp_path):
     captioner, asked = loaded(name), examples([None] * 4)
-    strategy = config.build(config.cells("run", [f"lora={lora}"])[0], "lora")
-    plan = strategy.plan(captioner)
-    model = strategy.attach(captioner, plan)
+    used = strategy(lora)
+    model = used.attach(captioner, used.plan(captioner))
     _move(model)
     own = captioner.generate(asked, GREEDY)
-    strategy.merge(model)
+    used.merge(model)
     captioner.export(tmp_path)
     embedded = [captioner.embed(example) for example in asked]
     captioner.give_up_language()
@@ -145,7 +144,7 @@ def test_a_plan_says_what_would_be_refused(tmp_path, capsys):
 def request_(tmp_path):
     return [
         "model=smolvlm", "dataset.train=8", "dataset.test=6", "train.epochs=2", "train.batch_size=4",
-        "train.workers=0", "threads=1", "generate.max_new_tokens=12", f"results={tmp_path / 'results'}",
+        "train.workers=0", "threads=1", "generate.max_new_tokens=12", f"results={tmp_path / 'results'}", *LIGHT,
     ]  # fmt: skip
 
 
@@ -199,7 +198,7 @@ def test_vllm_itself_says_the_same(request_, tmp_path, lora):
 
     prepare("smolvlm", tmp_path / "checkpoint", "cpu", 2)
     asked = [*request_, "weights=hub", f"model.hub={tmp_path / 'checkpoint'}", "model.dtype=float32", f"lora={lora}"]
-    asked += ["model.longest_edge=512", "protocol=embedded", "dataset.size=128"]
+    asked += ["model.longest_edge=512", "dataset.size=128"]
     assert main(["run", *asked]) == 0
     assert main(["run", *asked, "generate.engine=vllm"]) == 0
     assert captions(tmp_path / "results", "vllm") == captions(tmp_path / "results", "transformers")

@@ -24,6 +24,7 @@ from tests.support.captioners import (
     examples,
     loaded,
     make,
+    one_per_family,
     picture,
     stop_text,
     supervised,
@@ -154,6 +155,7 @@ def test_padding_changes_no_logits(captioner: HFCaptioner) -> None:
 # ---------------------------------------------------------------- captions
 
 
+@pytest.mark.parametrize("captioner", one_per_family(NAMES), indirect=True)
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_a_batch_gives_the_captions_of_its_examples_alone(captioner: HFCaptioner, penalty: float) -> None:
     decoding = Decoding(30, penalty, 8)
@@ -164,6 +166,7 @@ def test_a_batch_gives_the_captions_of_its_examples_alone(captioner: HFCaptioner
     assert all(generated.caption for generated in together)
 
 
+@pytest.mark.parametrize("captioner", one_per_family(NAMES), indirect=True)
 def test_keys_of_a_fixed_size_change_no_caption(captioner: HFCaptioner, capfd: pytest.CaptureFixture[str]) -> None:
     batch = examples([None] * 4)
     static = captioner.generate(batch, Decoding(30, 1.0, 8, kv_cache="static"))
@@ -216,6 +219,7 @@ def test_generation_leaves_training_mode_as_it_was(captioner: HFCaptioner) -> No
     captioner.model.eval()
 
 
+@pytest.mark.parametrize("captioner", one_per_family(NAMES), indirect=True)
 def test_the_checkpoints_own_generation_options_do_not_leak(
     captioner: HFCaptioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

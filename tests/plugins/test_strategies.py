@@ -12,19 +12,35 @@ from harness.choices import groups
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
 from harness.training.fit import examples, fit
 from harness.training.loss import caption_loss
+from tests.support.captioners import SIBLINGS, composed
+from tests.support.captioners import strategy as named
 
 CELLS = [(model, lora) for model in groups()["model"] for lora in groups()["lora"]]
 
 
+def few(shown) -> list:
+    """Cells as parameters of a test, those that another one of the same code shows marked long."""
+    return [cell if shown(*cell) else pytest.param(*cell, marks=pytest.mark.long) for cell in CELLS]
+
+
+def planned_apart(model: str, lora: str) -> bool:
+    """A family by each strategy; its siblings by the one whose sites are their own."""
+    return model not in SIBLINGS or lora == "paper"
+
+
+def fitted_apart(model: str, lora: str) -> bool:
+    """Adapters and whole modules on each family; other sites of the same class on one captioner."""
+    return model == "smolvlm" or (model not in SIBLINGS and lora not in ("extended", "paper"))
+
+
 @cache
 def samples(count: int):
-    dataset = config.build(config.cells("run", [f"dataset.train={count}"])[0], "dataset")
+    dataset = config.build(composed(f"dataset.train={count}"), "dataset")
     return dataset.load("train").samples
 
 
 def build(model: str, lora: str, *overrides: str):
-    cell = config.cells("run", [f"model={model}", f"lora={lora}", *overrides])[0]
-    return config.build(cell, "model"), config.build(cell, "lora")
+    return config.build(composed(f"model={model}"), "model"), named(lora, *overrides)
 
 
 def planned(model: str, lora: str, *overrides: str):
@@ -75,7 +91,7 @@ def test_a_plan_names_existing_modules_and_counts_what_trains(model, lora):
         assert plan.params_added == sum(p.numel() for n, p in trainable.items() if "lora_" in n)
 
 
-@pytest.mark.parametrize(("model", "lora"), CELLS)
+@pytest.mark.parametrize(("model", "lora"), few(planned_apart))
 def test_one_step_has_a_finite_loss_and_gradients_where_planned(model, lora):
     captioner, strategy, plan = planned(model, lora)
     if not strategy.trains:
@@ -93,7 +109,7 @@ def test_one_step_has_a_finite_loss_and_gradients_where_planned(model, lora):
     assert bool(unreached) == any(name.startswith(tuple(captioner.unreached)) for name in plan.adapted)
 
 
-@pytest.mark.parametrize(("model", "lora"), CELLS)
+@pytest.mark.parametrize(("model", "lora"), few(fitted_apart))
 def test_what_is_saved_comes_back_and_gives_the_same_captions(model, lora, tmp_path):
     captioner, strategy, plan = planned(model, lora)
     if not strategy.trains:

@@ -1,7 +1,11 @@
 """Tables of captions and the pictures beside them."""
 
 import csv
+import io
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from harness.datasets.table import Table
 
@@ -37,3 +41,28 @@ def write_csv(path: Path, rows, header=("image", "caption", "split"), delimiter=
         writer.writerow(header)
         writer.writerows(rows)
     return path
+
+
+# ---------------------------------------------------------------- pictures and ledgers
+
+COLUMNS = ("image", "caption")
+
+
+def picture(path: Path, value=0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path)
+    return path
+
+
+def png(value) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def reasons(split):
+    return {rejected.id: rejected.reason for rejected in split.rejected}
+
+
+AWKWARD = 'He said: "no, two"\nlines; a\u2028separator, ünïcödé'
+ROWS = [("a.png", f" {AWKWARD}\n", "train"), ("b.png", "B.", "val"), ("c.png", "C.", "TEST")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from PIL import Image
 
+from harness import config
 from harness.contracts import Decoding, Example
 from model_zoo import _checkpoint
 from model_zoo._hf import IGNORED, HFCaptioner
@@ -22,15 +24,33 @@ from model_zoo._hf import IGNORED, HFCaptioner
 CONF = Path(__file__).parents[2] / "conf" / "model"
 NAMES = sorted(path.stem for path in CONF.rglob("*.yaml"))
 TWINS = _checkpoint.TWINS
+SIBLINGS = {"llava_mistral": "llava_15", "llava_vicuna": "llava_15", "qwen25_vl": "qwen2_vl"}
+"""Captioners by the code of another one: what is dear and shown on that one is repeated on these by `make long`."""
 GREEDY = Decoding(max_new_tokens=40, repetition_penalty=1.0, batch_size=8)
 QUESTION = "Describe this medical image."
 
 
+def one_per_family(names: Sequence[str]) -> list[Any]:
+    """Names as parameters of a test, siblings marked long."""
+    return [pytest.param(name, marks=pytest.mark.long) if name in SIBLINGS else name for name in names]
+
+
+@cache
+def composed(*overrides: str) -> config.Cell:
+    """A cell of the run command, composed once: that takes longer than to build what it names."""
+    return config.cells("run", overrides)[0]
+
+
+def strategy(name: str, *overrides: str) -> Any:
+    """The strategy of conf/lora/<name>.yaml, with other values where given (`lora.dora=true`)."""
+    return config.build(composed(f"lora={name}", *overrides), "lora")
+
+
 def make(name: str, weights: str = "embedded", **values: Any) -> HFCaptioner:
     """The captioner of conf/model/<name>.yaml, with other values where given."""
-    config = OmegaConf.create({"weights": {"name": weights}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
-    config.model = OmegaConf.merge(config.model, values)
-    return instantiate(config.model, _convert_="all")
+    whole = OmegaConf.create({"weights": {"name": weights}, "model": OmegaConf.load(CONF / f"{name}.yaml")})
+    whole.model = OmegaConf.merge(whole.model, values)
+    return instantiate(whole.model, _convert_="all")
 
 
 def loaded(name: str, **values: Any) -> HFCaptioner:

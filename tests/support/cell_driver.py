@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from harness import config
 from harness.cells import cell
 from harness.cells.parts import Parts, build_parts
 from harness.machine import ranks
+from tests.support.commands import clean
+from tests.support.forked import Forked
+from tests.support.launcher_work import warm
 
-ROOT = Path(__file__).parents[2]
+HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # by the agent
 SMALL = [
     "dataset.train=20",
     "dataset.test=10",
@@ -79,12 +85,40 @@ def start(
     overrides: Sequence[str], results: Path, fault: Mapping[str, Any] | None = None, processes: int = 1
 ) -> subprocess.CompletedProcess[str]:
     """Run a cell and wait for its end."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    order = json.dumps({"overrides": list(overrides), "results": str(results), "fault": dict(fault or {})})
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, *launcher, __file__, order], env=environment, capture_output=True, text=True, timeout=180
-    )
+    order = {"overrides": list(overrides), "results": str(results), "fault": dict(fault or {})}
+    return together(order, processes) if processes > 1 else Forked(main, order, env=clean()).wait(180)
+
+
+def together(order: Mapping[str, Any], processes: int) -> subprocess.CompletedProcess[str]:
+    """Run a cell under the agent that torchrun starts, in this process; those of the cell are forked as ever."""
+    warm()
+    handlers, environment = {one: signal.getsignal(one) for one in HANDLED}, dict(os.environ)
+    with TemporaryDirectory(prefix="ranks-") as folder:
+        config = LaunchConfig(
+            min_nodes=1, max_nodes=1, nproc_per_node=processes, run_id="cell", rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0", max_restarts=0, start_method="forkserver",
+            logs_specs=DefaultLogsSpecs(log_dir=folder, redirects=Std.ALL),
+        )  # fmt: skip
+        try:
+            elastic_launch(config, one_of_several)(order)
+            code = 0
+        except ChildFailedError:
+            code = 1
+        finally:
+            os.environ.clear()
+            os.environ.update(environment)
+            for one, handler in handlers.items():
+                signal.signal(one, handler)
+        said = [
+            "".join(file.read_text() for file in sorted(Path(folder).rglob(f"std{name}.log")))
+            for name in ("out", "err")
+        ]
+    return subprocess.CompletedProcess([], code, *said)
+
+
+def one_of_several(order: Mapping[str, Any]) -> None:
+    if code := main(order):
+        sys.exit(code)
 
 
 def main(order: Mapping[str, Any]) -> int:
@@ -107,10 +141,6 @@ def main(order: Mapping[str, Any]) -> int:
         sys.stdout.write(f"{outcome.status}\n")
     ranks.stop()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
 
 
 def weights(results: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""The real command in a process of its own, and the small settings that tests give it."""
+"""The command in a process of its own, and the small settings that tests give it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from harness.cli import main
+from tests.support.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -28,13 +31,17 @@ LIGHT = ["--config-dir", str(ROOT / "tests" / "conf"), "protocol=light"]
 
 
 def capbench(arguments: Sequence[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The real command in a process of its own."""
-    return subprocess.run(
-        command(arguments), cwd=cwd, env=clean(**environment), capture_output=True, text=True, check=False
-    )
+    """The command in a process of its own."""
+    return started(arguments, cwd, **environment).wait()
+
+
+def started(arguments: Sequence[str], cwd: Path, **environment: str) -> Forked:
+    """The command under way in a process of its own, to be killed or waited for."""
+    return Forked(main, list(arguments), cwd=cwd, env=clean(**environment))
 
 
 def command(arguments: Sequence[str]) -> list[str]:
+    """What a shell is told: Python and all it imports start anew, which takes seconds."""
     return [sys.executable, "-P", "-m", "harness.cli", *arguments]  # -P: like the script, without the folder it runs in
 
 

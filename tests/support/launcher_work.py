@@ -44,12 +44,16 @@ def request(folder, kinds, width=2, devices=(), **values):
     return Sweep(work, tasks, width, devices, folder / "launcher")
 
 
-WARM = ["harness.cells.worker", "model_zoo.smolvlm"]
+WARM = ["harness.run", "harness.cells.worker", "model_zoo.smolvlm", "model_zoo.cnn_transformer", "harness.cells.cell"]
 """The server outlives the tests here: cells of later ones are forked from it, and would each import torch anew."""
 
 
+def warm():
+    build("queue").prepare(WARM)
+
+
 def launch(launcher, sweep):
-    launcher.prepare(WARM)
+    warm()
     return dict(launcher.launch(sweep))
 
 

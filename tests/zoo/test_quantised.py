@@ -22,29 +22,40 @@ from harness.training.fit import fit
 from harness.training.loss import caption_loss
 from model_zoo import _quantise
 from model_zoo._hf import HFCaptioner
-from tests.support.captioners import CONF, NAMES, TWINS, examples, loaded, make
+from tests.support.captioners import (
+    CONF,
+    NAMES,
+    SIBLINGS,
+    TWINS,
+    composed,
+    examples,
+    loaded,
+    make,
+    one_per_family,
+    strategy,
+)
 
 bnb = pytest.importorskip("bitsandbytes", exc_type=ImportError)
 
 VLMS = [name for name in NAMES if OmegaConf.load(CONF / f"{name}.yaml").kind != "baseline"]
 SCHEMES = {"nf4": bnb.nn.Linear4bit, "int8": bnb.nn.Linear8bitLt}
 SHORT = Decoding(max_new_tokens=16, repetition_penalty=1.0, batch_size=4)
-CELLS = [(name, scheme) for name in VLMS for scheme in SCHEMES]
+CELLS = [
+    pytest.param((name, scheme), marks=[pytest.mark.long] if name in SIBLINGS else [], id=f"{name}-{scheme}")
+    for name in VLMS
+    for scheme in SCHEMES
+]
 
 
-@pytest.fixture(scope="module", params=CELLS, ids="-".join)
+@pytest.fixture(scope="module", params=CELLS)
 def captioner(request: pytest.FixtureRequest) -> Iterator[HFCaptioner]:
     name, scheme = request.param
     return loaded(name, dtype=scheme)
 
 
-def strategy(name: str, model: str, *overrides: str):
-    return config.build(config.cells("run", [f"model={model}", f"lora={name}", *overrides])[0], "lora")
-
-
 @cache
 def queries() -> list[Query]:
-    dataset = config.build(config.cells("run", ["dataset.train=8"])[0], "dataset")
+    dataset = config.build(composed("dataset.train=8"), "dataset")
     return [Query(sample, "Describe this medical image.") for sample in dataset.load("train").samples]
 
 
@@ -113,7 +124,7 @@ def test_a_batch_gives_the_captions_of_its_examples_alone(captioner):
 
 def test_counts_are_those_of_the_unquantised_model(captioner):
     for name in ("targeted", "hybrid"):
-        built = strategy(name, captioner.name)
+        built = strategy(name)
         assert built.plan(make(captioner.name, dtype=captioner.scheme)) == built.plan(make(captioner.name))
 
 
@@ -135,7 +146,7 @@ def test_a_network_of_our_own_gets_the_layers_that_from_pretrained_would_make(sc
     for name, value in expected.model.state_dict().items():
         assert torch.equal(native.model.state_dict()[name], value), name
     assert captions(native) == captions(expected)
-    adapted = strategy("targeted", "smolvlm")
+    adapted = strategy("targeted")
     attached = adapted.attach(native, adapted.plan(make("smolvlm")))
     layer = attached.get_submodule(f"base_model.model.{next(iter(native.quantisable()))}")
     assert type(layer).__module__ == "peft.tuners.lora.bnb"
@@ -152,7 +163,7 @@ def test_a_baseline_is_not_quantised(name):
 
 def test_the_first_step_reaches_what_is_planned(captioner):
     own = loaded(captioner.name, dtype=captioner.scheme)
-    hybrid = strategy("hybrid", own.name, "lora.dropout=0")
+    hybrid = strategy("hybrid", "lora.dropout=0")
     plan = hybrid.plan(own)
     attached = hybrid.attach(own, plan).train()
     batch = own.collate(decoded(queries()[:2]), 64)
@@ -166,10 +177,10 @@ def test_the_first_step_reaches_what_is_planned(captioner):
     assert attached.get_submodule(f"base_model.model.{deepest}").lora_B["default"].weight.grad.any()
 
 
-@pytest.mark.parametrize(("name", "scheme"), [*[(name, "nf4") for name in VLMS], ("smolvlm", "int8")])
-def test_a_fit_learns_is_resumed_and_comes_back(name, scheme, tmp_path):
-    own = loaded(name, dtype=scheme)
-    targeted = strategy("targeted", own.name)
+@pytest.mark.parametrize("name", [*one_per_family(VLMS), "smolvlm-int8"])
+def test_a_fit_learns_is_resumed_and_comes_back(name, tmp_path):
+    own = loaded(name.removesuffix("-int8"), dtype="int8" if name.endswith("-int8") else "nf4")
+    targeted = strategy("targeted")
     plan = targeted.plan(own)
     before = captions(own)
     fit(own, targeted, plan, queries()[:4], training(max_steps=1, save_every=1), 0, tmp_path)
@@ -186,7 +197,7 @@ def test_a_fit_learns_is_resumed_and_comes_back(name, scheme, tmp_path):
 
 def test_dora_on_4_bit_layers_starts_at_the_base_and_trains(tmp_path):
     own, base = loaded("smolvlm", dtype="nf4"), loaded("smolvlm", dtype="nf4")
-    dora = strategy("targeted", "smolvlm", "lora.dora=true", "lora.dropout=0")
+    dora = strategy("targeted", "lora.dora=true", "lora.dropout=0")
     plan = dora.plan(own)
     attached = dora.attach(own, plan)
     batch = base.collate(decoded(queries()[:2]), 64)
@@ -201,14 +212,14 @@ def test_dora_on_4_bit_layers_starts_at_the_base_and_trains(tmp_path):
 
 def test_dora_on_8_bit_layers_is_refused_on_a_cpu():
     captioner = loaded("smolvlm", dtype="int8")
-    dora = strategy("targeted", "smolvlm", "lora.dora=true")
+    dora = strategy("targeted", "lora.dora=true")
     with pytest.raises(Refused, match=r"int8.*CUDA.*use model\.dtype=nf4"):
         dora.attach(captioner, dora.plan(captioner))
 
 
 def test_quantised_layers_are_not_trained_in_full():
     captioner = loaded("smolvlm", dtype="nf4")
-    built = strategy("hybrid", "smolvlm", "lora.sites=[qkv]", "lora.full_sites=[mlp]")
+    built = strategy("hybrid", "lora.sites=[qkv]", "lora.full_sites=[mlp]")
     with pytest.raises(Refused, match=r"mlp\.\w+_proj\.weight is quantised.*model\.dtype=auto"):
         built.attach(captioner, built.plan(captioner))
 
@@ -216,7 +227,7 @@ def test_quantised_layers_are_not_trained_in_full():
 def test_frozen_parts_keep_half_precision(tmp_path):
     """peft's usual preparation for 4-bit training would cast them to float32."""
     captioner = loaded("smolvlm", dtype="nf4", weights="hub", hub=str(TWINS / "smolvlm"))
-    built = strategy("targeted", "smolvlm")
+    built = strategy("targeted")
     attached = built.attach(captioner, built.plan(captioner))
     frozen = {p.dtype for p in attached.parameters() if not p.requires_grad}
     assert frozen == {torch.bfloat16, torch.uint8}
@@ -239,7 +250,7 @@ def test_the_scheme_is_part_of_what_a_run_is(tmp_path):
 
 
 def test_an_adapter_is_not_merged_into_quantised_weights():
-    captioner, used = loaded("smolvlm", dtype="nf4"), strategy("targeted", "smolvlm")
+    captioner, used = loaded("smolvlm", dtype="nf4"), strategy("targeted")
     model = used.attach(captioner, used.plan(captioner))
     with pytest.raises(Refused, match="load unquantised"):
         used.merge(model)
