@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.columns import BEFORE_SCORES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.columns import BEFORE_SCORES, BOARD_COLUMNS, CAPTION_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.formulas import Formula, formula, known_columns, lower_is_better
 from harness.tables.labels import Variant, row_name, variants
 from harness.tables.values import add_averages, missing_reasons, protocol_values
@@ -197,7 +197,10 @@ def unranked_row(run: Run, label: Mapping[str, str], key: BoardKey) -> dict[str,
 def _table_columns(board: Board, columns: Iterable[str]) -> list[str]:
     """The facts with the protocol's columns and averages, in its order, between them; further metrics come last."""
     names = [*board.protocol["columns"], *board.protocol["averages"]]
-    scores = [cell for name in names for cell in (name, *(_ends(name) if name in board.headlines else ()))]
+    if set(names) <= set(CAPTION_COLUMNS):
+        names = list(CAPTION_COLUMNS)
+    shown = {*board.headlines, *CAPTION_COLUMNS[-3:]}
+    scores = [cell for name in names for cell in (name, *(_ends(name) if name in shown else ()))]
     further = [name for name in columns if name not in (*names, *LEADERBOARD_COLUMNS)]
     return [*LEADERBOARD_COLUMNS[:BEFORE_SCORES], *scores, *LEADERBOARD_COLUMNS[BEFORE_SCORES:], *further]
 

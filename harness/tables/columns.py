@@ -19,6 +19,11 @@ LEADERBOARD_COLUMNS = (  # the facts; what a protocol measures stands between th
     "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes", "control",
 )  # fmt: skip
 BEFORE_SCORES = LEADERBOARD_COLUMNS.index("rank_low")
+CAPTION_COLUMNS = (
+    "similarity", "bertscore", "rouge", "bleurt", "umls_f1", "alignscore", "relevance", "factuality", "overall",
+)  # fmt: skip
+"""Of the study's protocols. A protocol that has some of them and no other keeps the places of all: one table reads
+another's, and those of the first version stay as they are."""
 BOARD_COLUMNS = ("dataset", "split", "weights", "protocol", "data")
 SIGNIFICANCE_COLUMNS = (
     *BOARD_COLUMNS, "metric", "family", "row_a", "row_b", "difference", "ci_low", "ci_high", "p", "p_holm", "n",

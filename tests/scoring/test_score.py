@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
+from harness.contracts import ImageError, Ratio, RequestError, Score, ScoreProtocol
 from harness.scoring.caption_files import CaptionFiles
+from harness.scoring.protocol import columns as columns_of
 from harness.scoring.score import Column, Scheme, score
-from harness.store import JournalRow
+from harness.store import JournalRow, read_json
 from harness.tables.scores import scores_table
 
 PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")
@@ -230,3 +231,57 @@ def test_empty_and_cut_captions_are_counted(tmp_path):
 def test_a_protocol_names_only_what_it_has():
     with pytest.raises(RequestError, match="protocol p: expected one of overall, words, got 'bleu'"):
         ScoreProtocol("p", 1, {"words": {}}, {"overall": ["bleu"]}, "overall")
+
+
+# ---------------------------------------------------------------- direction and sums
+
+
+class Error(Words):
+    name, higher_is_better = "error", False
+
+
+class Found(Words):
+    """Words of the caption that the reference has: counts, of which a set of samples has an F1."""
+
+    name, values = "found", ("tp", "fp", "fn", "f1")
+    combine = {"f1": [Ratio({"tp": 2}, {"tp": 2, "fp": 1, "fn": 1})]}  # noqa: RUF012
+
+    def signature(self):
+        return "found|v=1"
+
+    def score(self, pairs, references):
+        sets = [(set(pair.reference.split()), set(pair.candidate.split())) for pair in pairs]
+        return [Score({"tp": len(a & b), "fp": len(b - a), "fn": len(a - b)}) for a, b in sets]
+
+
+def test_an_average_over_columns_of_two_directions_is_refused():
+    averages = {"good": ["words"], "bad": ["error"], "both": ["good", "bad"]}
+    protocol = ScoreProtocol("p", 1, {"words": {}, "error": {}}, averages, "words")
+    expected = r"protocol p: averages.both: expected columns of one direction, got good, .*, and bad, where less is"
+    with pytest.raises(RequestError, match=expected):
+        Scheme(protocol, [Column("words", Words(), "count"), Column("error", Error(), "count")])
+    Scheme(protocol, [Column("words", Words(), "count"), Column("error", Words(), "count")])
+
+
+def test_the_record_of_a_combined_column_says_its_formula_and_no_other_does(tmp_path):
+    protocol = ScoreProtocol("p", 1, {"words": {}, "f1": {}}, {"overall": ["f1", "words"]}, "overall")
+    scheme = Scheme(protocol, [Column("words", Words(), "count"), Column("f1", Found(), "f1")])
+    run = stored(tmp_path, 0, rows("reference words", "reference 1", "a"))
+    score([run], [scheme], "cpu", tmp_path)
+    columns = read_json(run.folder / "scores" / "p.json")["columns"]
+    assert set(columns["words"]) == {"file", "sha256", "value", "signature", "higher_is_better"}
+    assert columns["f1"]["combine"] == [{"over": {"tp": 2}, "under": {"tp": 2, "fp": 1, "fn": 1}}]
+    table = scores_table([run], trials=50).set_index("metric")
+    f1 = 2 * 3 / (2 * 3 + 2 + 3)  # over all words: 3 are right, 2 too many, 3 missing
+    assert table.loc["f1", "value"] == pytest.approx(f1)
+    assert table.loc["overall", "value"] == pytest.approx((f1 + 5 / 3) / 2)
+    assert table.loc["f1", "n"] == 3, "a sample without an F1 of its own counts all the same"
+
+
+def test_a_formula_that_needs_what_its_metric_does_not_have_is_refused(monkeypatch):
+    class Broken(Found):
+        values = ("tp", "f1")
+
+    monkeypatch.setattr("harness.scoring.protocol.config.build_node", lambda node, where: Broken())
+    with pytest.raises(RequestError, match=r"metric rouge1: combine.f1 needs f[pn]; it has tp, f1"):
+        columns_of(ScoreProtocol("p", 1, {"f1": {"metric": "rouge1", "value": "f1"}}, {}, "f1"), [], None)

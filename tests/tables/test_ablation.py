@@ -11,15 +11,18 @@ from scipy.stats import permutation_test
 
 from harness import config
 from harness.cli import main
+from harness.contracts import ScoreProtocol
 from harness.store import Journal, JournalRow, file_digest, read_json, write_json
 from harness.store.runs import Run, find_runs
 from harness.tables import columns
 from harness.tables.ablation import ablation_table
 from harness.tables.boards import build, grouped
+from harness.tables.columns import SEED
 from harness.tables.labels import variants
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
 from tests.support.commands import LIGHT, SMALL
+from tests.support.results import scored_by
 
 FEW = [item for item in SMALL if not item.startswith(("dataset.test", "generate.batch_size"))]
 REQUEST = ["model=smolvlm", *LIGHT, *FEW, "dataset.test=24", "generate.batch_size=8"]
@@ -139,6 +142,36 @@ def test_people_get_the_published_form(results, table):
     assert f"{row['value']:.3f} ({row['change_pct']:+.1f} %)" in line
     assert "| 0 of 24 |" in line
     assert "| 24 of 24 |" in next(line for line in lines if "| oracle |" in line)
+
+
+def test_a_value_of_sums_is_made_of_sums_with_and_without_a_label(results, tmp_path):
+    copy = tmp_path / "sums"
+    shutil.copytree(results, copy)
+    combine = [{"over": {"hit": 1}, "under": {"hit": 1, "miss": 1}}]
+
+    def counts(place: int, name: str, n: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(place)
+        return {"hit": rng.integers(0, 3, n) * 1.0, "miss": rng.integers(0, 2, n) * 1.0, "rate": np.full(n, np.nan)}
+
+    protocol = ScoreProtocol("sums", 1, {"rate": {}}, {"mean": ["rate"]}, "mean")
+    rebuild(scored_by(copy, protocol, {"rate": {"combine": combine}}, counts), 200, 300)
+    table = pd.read_csv(copy / "ablation.csv").query("by == 'all' and metric == 'mean' and modality == 'wrong'")
+    sides = []
+    for source in ("wrong", "none"):
+        files = [pd.read_csv(run.folder / "scores" / "rate-0.csv") for run in runs_of(copy, "modality", source)]
+        sides.append([file[["hit", "miss"]].to_numpy() for file in files])
+
+    def rate(seeds, rows=slice(None)):
+        return np.mean([sums[rows, 0].sum() / sums[rows].sum() for sums in seeds])
+
+    drawn = np.random.default_rng(SEED).integers(24, size=(200, 24))
+    low, high = np.quantile([rate(sides[0], rows) - rate(sides[1], rows) for rows in drawn], [0.025, 0.975])
+    row = table.iloc[0]
+    assert (row["value"], row["base"]) == pytest.approx((rate(sides[0]), rate(sides[1])), rel=1e-5)
+    assert (row["difference"], row["ci_low"], row["ci_high"]) == pytest.approx(
+        (rate(sides[0]) - rate(sides[1]), low, high), abs=1e-5
+    )
+    assert 0 < row["p"] <= 1
 
 
 # ---------------------------------------------------------------- files

@@ -12,27 +12,14 @@ from scipy.stats import permutation_test
 from harness.cli import main
 from harness.store import file_digest, read_json, write_json
 from harness.store.runs import find_runs
-from harness.tables.columns import CONTROL_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.columns import CONTROL_COLUMNS, SEED
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import bootstrap, holm
-from tests.support.results import EMBEDDED_COLUMNS, PARTS, contents, made_up
+from tests.support.results import EMBEDDED_COLUMNS, PARTS, as_control, contents, made_up
 
 RANKED = 4
 TRIALS, PERMUTATIONS = 300, 2000
 CONTROLS = ("constant", "template", "nearest")
-
-
-def as_control(folder: Path, name: str, seeing: str | None = None) -> None:
-    """Turn a made-up run into one of a control, or into the blank run of another one."""
-    manifest = read_json(folder / "manifest.json")
-    own = {"model": name, "strategy": "none", "prompt": "none", "modality": "none", "seed": None}
-    if seeing is not None:
-        twin = read_json(folder.parent / seeing / "manifest.json")
-        own = {key: twin["row"][key] for key in ROW_COLUMNS}
-        manifest |= {"seeing": twin["variant"]}
-    manifest["row"] |= {**own, "class": "control", "control": name}
-    manifest["config"] |= {"dataset": {"name": "made-up"}, "control": {"name": name}}
-    write_json(folder / "manifest.json", manifest)
 
 
 @pytest.fixture(scope="module")
