@@ -177,7 +177,7 @@ def test_subgroups_by_hand():
     references = ["a", "a b", "a b c", "a b c d", "a b c d e", "a b c d e f"]
     counts = [0, 1, 5, 9, 1, 0]
     facts = [
-        {"reference": text, "modality": "CT", "concepts": ["C"] * count}
+        JournalRow({"reference": text, "modality": "CT", "concepts": ["C"] * count})
         for text, count in zip(references, counts, strict=True)
     ]
     found = {by: {k: mask.nonzero()[0].tolist() for k, mask in parts.items()} for by, parts in divisions(facts).items()}
