@@ -36,15 +36,13 @@ def generate(
     the rows of each round, and puts them into the order of the queries when all are there.
     engine: what makes the captions, the captioner itself where none is given.
     """
-    done = ranks.once(lambda: {row.id for row in journal.rows() if row.status == "ok"})
     limit = limit or Limit()
-    todo = [query for query in queries if query.sample.id not in done]
-    todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
+    todo = _unfinished(captioner, queries, journal)
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
     engine = engine or captioner.generate
     read = partial(_read, features=features)
-    with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
+    with bar(f"captions {captioner.name}", len(queries), len(queries) - len(todo)) as advance, Ahead(read) as ahead:
         while todo:
             batches = [todo[start * size : (start + 1) * size] for start in range(2 * ranks.world())]
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
@@ -62,9 +60,12 @@ def generate(
         journal.put_in_order([query.sample.id for query in queries])
 
 
-def _reordered(queries: Sequence[Query], ids: Sequence[str]) -> list[Query]:
-    by_id = {query.sample.id: query for query in queries}
-    return [by_id[id_] for id_ in ids]
+def _unfinished(captioner: Captioner, queries: Sequence[Query], journal: Journal) -> list[Query]:
+    """The queries without an ok row, the longest first; process 0 reads the journal and the lengths."""
+    done = ranks.once(lambda: {row.id for row in journal.rows() if row.status == "ok"})
+    todo = {query.sample.id: query for query in queries if query.sample.id not in done}
+    order = ranks.once(lambda: [query.sample.id for query in longest_first(captioner, list(todo.values()))])
+    return [todo[id_] for id_ in order]
 
 
 def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:

@@ -199,7 +199,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_is_tried_again(tmp_path, mo
     assert run.status == "partial"
     failed = run.rows[1]
     assert (failed.status, failed.caption) == ("failed", None)
-    assert "disk went away" in failed["error"]
+    assert "disk went away" in failed.error
     assert main(arguments) == 0
     assert (read_manifest(run.folder) or {})["status"] == "ok"
     assert pd.read_csv(tmp_path / "results" / "leaderboard.csv")["n"].tolist() == [2]

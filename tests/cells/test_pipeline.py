@@ -251,7 +251,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     assert [row.status for row in run.rows].count("failed") == 1
     failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row.status == "failed")
     assert failed.caption is None
-    assert "disk went away" in failed["error"]
+    assert "disk went away" in failed.error
     board = pd.read_csv(results / "leaderboard.csv")
     assert board["rank"].isna().all()
     assert list(board["n"]) == [5]
