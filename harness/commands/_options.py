@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.choices import GROUP_OF
@@ -64,6 +65,12 @@ def parse(
 def _renamed(word: str, names: Mapping[str, str]) -> str:
     parts = OVERRIDE.fullmatch(word)
     return word if parts is None else parts[1] + names.get(parts[2], parts[2]) + parts[3]
+
+
+def as_text(word: str, keys: Collection[str]) -> str:
+    """KEY=VALUE with the value of these keys in quotes: a glob (model=*vl) is no yaml, an id may read like a number."""
+    key, found, value = word.partition("=")
+    return f"{key}={json.dumps(value)}" if found and key in keys else word
 
 
 def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

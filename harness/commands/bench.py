@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
         if settings.out:  # after each row: one that fails costs no other
             write_csv(table, Path(settings.out))
     if settings.out and rows:
-        console.print(f"bench: {settings.out}", markup=False)
+        console.print(f"bench: {settings.out}")
     return 0 if len(rows) == len(names) else 1
 
 
@@ -123,7 +123,7 @@ def _measured(name: str, settings: Settings) -> dict[str, Any] | None:
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
         if done.returncode or not made.is_file():
             reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            errors.print(f"{name}: not measured ({reason})", markup=False)
+            errors.print(f"{name}: not measured ({reason})")
             return None
         row: dict[str, Any] = json.loads(made.read_text(encoding="utf-8"))
     return row
@@ -158,4 +158,4 @@ def _processor() -> str:
 def _say(row: Mapping[str, Any], ratio: Mapping[str, float]) -> None:
     times = {name: f" (x{value:.2f})" for name, value in ratio.items()}
     told = [f"{name} {row[name]:.3g}{times.get(name, '')}" for name in (*RATES, *COSTS) if name in row]
-    console.print(f"{row['model']} ({row['size']}): {', '.join(told)}", markup=False)
+    console.print(f"{row['model']} ({row['size']}): {', '.join(told)}")

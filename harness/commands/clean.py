@@ -72,10 +72,10 @@ def main(argv: Sequence[str]) -> int:
     wanted, kept = targets(results, kinds)
     _list(wanted, kept)
     if not wanted:
-        console.print("nothing to delete", markup=False)
+        console.print("nothing to delete")
         return 0
     if not (settings.yes or _confirmed()):
-        console.print("nothing deleted", markup=False)
+        console.print("nothing deleted")
         return 0
     # What is in use or needed may have changed while the question stood there.
     still = {target.path for target in targets(results, kinds)[0]}
@@ -176,9 +176,9 @@ def _list(wanted: Sequence[Target], kept: Sequence[str]) -> None:
     sizes = {target.path: target.bytes for target in wanted}
     listed([f"{one.kind:12} {decimal(sizes[one.path]):>10}  {one.path}" for one in wanted], SHOWN, "and {} more")
     for line in kept:
-        console.print(line, markup=False)
+        console.print(line)
     if wanted:
-        console.print(f"{len(wanted)} to delete, which frees {decimal(sum(sizes.values()))}", markup=False)
+        console.print(f"{len(wanted)} to delete, which frees {decimal(sum(sizes.values()))}")
 
 
 def _confirmed() -> bool:
@@ -195,15 +195,15 @@ def _delete(wanted: Sequence[Target]) -> int:
             try:
                 done = free and _remove(target.path)
             except OSError as error:
-                errors.print(f"{target.path}: not deleted ({error.strerror})", markup=False)
+                errors.print(f"{target.path}: not deleted ({error.strerror})")
                 failed += 1
                 continue
         freed += size if done else 0
         if not free:
-            console.print(f"{target.path}: kept, in use by now", markup=False)
-    console.print(f"freed {decimal(freed)}", markup=False)
+            console.print(f"{target.path}: kept, in use by now")
+    console.print(f"freed {decimal(freed)}")
     if any(target.kind == "failed" for target in wanted):
-        console.print("`capbench leaderboard` takes the deleted runs out of the tables", markup=False)
+        console.print("`capbench leaderboard` takes the deleted runs out of the tables")
     return 1 if failed else 0
 
 

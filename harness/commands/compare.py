@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness import config
 from harness.choices import meant, some
-from harness.commands._options import parse
+from harness.commands._options import parse, words
 from harness.contracts import NonNegative, Positive, RequestError
 from harness.machine.terminal import console, table
 from harness.store import difference, file_to_write
@@ -71,11 +71,10 @@ class Pairing:
 
 def main(argv: Sequence[str]) -> int:
     """Print how two runs differ."""
-    words = parse("compare", argv).overrides
-    names = [word for word in words if "=" not in word]
+    names, options = words(parse("compare", argv).overrides)
     if len(names) != 2:
         raise RequestError(f"compare: expected two runs, A and B, got {len(names)}: {' '.join(names)}")
-    settings: Settings = config.options("compare", [word for word in words if "=" in word], Settings)
+    settings: Settings = config.options("compare", options, Settings)
     out = file_to_write(settings.out, ".csv") if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)
@@ -86,7 +85,7 @@ def main(argv: Sequence[str]) -> int:
     _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
     if out is not None:
         write_csv(samples, out)
-        console.print(f"\nall samples: {out}", markup=False)
+        console.print(f"\nall samples: {out}")
     return 0
 
 
@@ -194,10 +193,10 @@ def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
 
 def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     for letter, run in zip("AB", pairing.runs, strict=True):
-        console.print(f"{letter}: {run.folder.name}", markup=False)
+        console.print(f"{letter}: {run.folder.name}")
     used = pairing.used
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
-    console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}", markup=False)
+    console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}")
     rows = [
         (
             *(row["metric"], f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['difference']:+.4f}"),
@@ -209,15 +208,15 @@ def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
     if lower:
         names = (name for name in pairing.formula.names if name in lower)
-        console.print(f"less is better, so that below 0 A is better: {', '.join(names)}", markup=False)
+        console.print(f"less is better, so that below 0 A is better: {', '.join(names)}")
     for name, reason in pairing.unfilled.items():
-        console.print(f"{name} is blank: {reason}", markup=False)
+        console.print(f"{name} is blank: {reason}")
 
 
 def _print_samples(samples: pd.DataFrame, metric: str) -> None:
-    console.print(f"largest differences by {metric}:", markup=False)
+    console.print(f"largest differences by {metric}:")
     for row in samples.to_dict("records"):
         values = f"A {row[f'{metric}_a']:.4f}, B {row[f'{metric}_b']:.4f}, A - B {row['difference']:+.4f}"
-        console.print(f"\n{row['id']} ({row['modality']}): {values}", markup=False)
+        console.print(f"\n{row['id']} ({row['modality']}): {values}")
         for label, name in (("reference", "reference"), ("A", "caption_a"), ("B", "caption_b")):
-            console.print(f"  {label:9}  {row[name]}", markup=False)
+            console.print(f"  {label:9}  {row[name]}")

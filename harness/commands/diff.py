@@ -44,16 +44,16 @@ def main(argv: Sequence[str]) -> int:
     if left.folder.parent.name != right.folder.parent.name:
         kinds = " and ".join(str(record.folder.relative_to(record.folder.parent.parent)) for record in (left, right))
         raise RequestError(f"diff {' '.join(names)}: expected two runs or two fits, got {kinds}")
-    console.print(f"A {left.folder}\nB {right.folder}", markup=False)
+    console.print(f"A {left.folder}\nB {right.folder}")
     for record in (left, right):
         for file, what in changed(record):
-            errors.print(f"{record.folder}: {file} {what}", markup=False)
+            errors.print(f"{record.folder}: {file} {what}")
     found = compare(left, right, settings.trials)
     for title, lines in found.items():
         for line in [f"\n{title} (A -> B)", *(f"  {line}" for line in lines)] if lines else []:
-            console.print(line, markup=False)
+            console.print(line)
     equal = [title for title, lines in found.items() if not lines]
-    console.print(f"\nequal: {', '.join(equal) or 'nothing'}", markup=False)
+    console.print(f"\nequal: {', '.join(equal) or 'nothing'}")
     return 0
 
 

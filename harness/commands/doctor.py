@@ -138,11 +138,11 @@ def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, case: Parit
 
 def _print_environment(results: Path) -> None:
     found = provenance.environment()
-    console.print(f"capbench {provenance.code_version()}, python {found['python']}, {found['platform']}", markup=False)
-    console.print(", ".join(f"{name} {version}" for name, version in found["packages"].items()), markup=False)
+    console.print(f"capbench {provenance.code_version()}, python {found['python']}, {found['platform']}")
+    console.print(", ".join(f"{name} {version}" for name, version in found["packages"].items()))
     here = [name for name in OPTIONAL if importlib.util.find_spec(name)]
-    console.print(f"optional: {', '.join(here) or 'none'} of {', '.join(OPTIONAL)}", markup=False)
-    console.print(f"device: {_device()}; {torch.get_num_threads()} threads; {_space(results)}", markup=False)
+    console.print(f"optional: {', '.join(here) or 'none'} of {', '.join(OPTIONAL)}")
+    console.print(f"device: {_device()}; {torch.get_num_threads()} threads; {_space(results)}")
 
 
 def _device() -> str:

@@ -10,12 +10,13 @@ modality=, sort= and group= say what of one is printed and written to out=, with
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from harness import config
 from harness.choices import GROUP_OF
+from harness.commands._options import as_text, parse
 from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import file_to_write
@@ -46,26 +47,9 @@ class Settings:
     permutations: Positive
 
 
-# ---------------------------------------------------------------- output
-
-
-def _file(out: str, results: Path) -> Path:
-    """The file to write a view to. Raises RequestError when it is no table or one of the tables of `results`."""
-    path = file_to_write(out, *WRITERS)
-    if path.resolve().parent == results.resolve():
-        raise RequestError(f"out={out}: expected a file outside of results={results}, whose tables are whole")
-    return path
-
-
-# ---------------------------------------------------------------- the command
-
-
 def main(argv: Sequence[str]) -> int:
     """The `leaderboard` command."""
-    from harness import config
-    from harness.commands._options import parse
-
-    words = [_as_text(word) for word in parse("leaderboard", argv, names=COLUMN_OF).overrides]
+    words = [as_text(word, TEXTS) for word in parse("leaderboard", argv, names=COLUMN_OF).overrides]
     settings: Settings = config.options("leaderboard", words, Settings)
     results = Path(settings.results)
     if not (results / "runs").is_dir():
@@ -77,11 +61,13 @@ def main(argv: Sequence[str]) -> int:
     present(results, boards, board, view)
     if out is not None:
         WRITERS[out.suffix](seen(board, view), out)
-        console.print(f"what is shown: {out}", markup=False)
+        console.print(f"what is shown: {out}")
     return 0
 
 
-def _as_text(word: str) -> str:
-    """A glob is no yaml: model=*vl."""
-    key, found, value = word.partition("=")
-    return f"{key}={json.dumps(value)}" if found and key in TEXTS else word
+def _file(out: str, results: Path) -> Path:
+    """The file to write a view to. Raises RequestError when it is no table or one of the tables of `results`."""
+    path = file_to_write(out, *WRITERS)
+    if path.resolve().parent == results.resolve():
+        raise RequestError(f"out={out}: expected a file outside of results={results}, whose tables are whole")
+    return path

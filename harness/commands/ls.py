@@ -46,12 +46,12 @@ def main(argv: Sequence[str]) -> int:
     for kind, title in (("fit", "fits"), ("run", "runs")):
         _print(title, [item for item in items if item.kind == kind])
     for line in (_remarks(items), _sizes(results, items)):
-        console.print(line, markup=False)
+        console.print(line)
     if settings.out:
         path = Path(settings.out)
         make_folder(path.parent, "out")
         write_csv(records(items), path)
-        console.print(f"written: {path}", markup=False)
+        console.print(f"written: {path}")
     return 0
 
 

@@ -164,4 +164,4 @@ def _report(out: Path, *, fresh: bool) -> None:
         lines.append("without a known modality, left out: " + ", ".join(f"{n} of {name}" for name, n in left.items()))
     lines.append(f"use it with: modality=predicted modality.checkpoint={out}")
     for line in lines:
-        console.print(line, markup=False)
+        console.print(line)

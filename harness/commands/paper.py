@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if out is not None:
         rows = [row for part in parts for row in part.to_dict("records")]
         write_csv(pd.DataFrame(rows, columns=list(beside.COLUMNS)), out)
-        console.print(f"all of it: {out}", markup=False)
+        console.print(f"all of it: {out}")
     return 0
 
 

@@ -41,5 +41,5 @@ def main(argv: Sequence[str]) -> int:
     show(found)
     if settings.out:
         write_csv(found, Path(settings.out))
-        console.print(f"parameters: {settings.out}", markup=False)
+        console.print(f"parameters: {settings.out}")
     return 0

@@ -60,11 +60,11 @@ def main(argv: Sequence[str]) -> int:
     why = write(results, board, out, settings.samples, pictures_too=settings.pictures)
     for other in boards:
         if other is not board:
-            console.print(f"another table: {other.key.title}", markup=False)
+            console.print(f"another table: {other.key.title}")
     if why:
-        console.print(f"gallery: {why}", markup=False)
+        console.print(f"gallery: {why}")
     made = f"{out} ({decimal(out.stat().st_size)}), plots as PNG and SVG in {results / 'plots'}"
-    console.print(f"report: {made}", markup=False)
+    console.print(f"report: {made}")
     return 0
 
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
     first = find_run_or_fit(Path(settings.source), names[0])
     one = stored_cell(first, Path(settings.results), settings.device)
     for line in surroundings(first):
-        errors.print(f"not as it was: {line}", markup=False)
+        errors.print(f"not as it was: {line}")
     second = again(one, first, arguments.config_dir)
     return _report(first, second, settings.tolerance)
 
@@ -88,7 +88,7 @@ def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     parts = build_parts(one, {})
     outcome = cell.run(parts)
     if not outcome.fresh:
-        console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
+        console.print(f"{outcome.folder}: done before; compared as it lies there")
     second = Run(outcome.folder, read_manifest(outcome.folder) or {})
     schemes = [_scheme(record, config_dir) for record in first.protocols.values()]
     if schemes:
@@ -105,23 +105,23 @@ def _scheme(record: Mapping[str, Any], config_dir: str | None) -> Scheme:
 
 
 def _report(first: Run, second: Run, tolerance: float) -> int:
-    console.print(f"first  {first.folder}\nagain  {second.folder}", markup=False)
+    console.print(f"first  {first.folder}\nagain  {second.folder}")
     identity = difference(first.manifest.get("identity"), second.manifest.get("identity"))
     captions = other_captions(first, second)
     scores = other_scores(first, second)
-    console.print(f"identity: {'the same' if not identity else 'another'}", markup=False)
+    console.print(f"identity: {'the same' if not identity else 'another'}")
     for line in identity:
-        console.print(f"  {line}", markup=False)
-    console.print(f"captions: {len(captions)} of {len(first.rows)} differ", markup=False)
+        console.print(f"  {line}")
+    console.print(f"captions: {len(captions)} of {len(first.rows)} differ")
     listed([f"  {name}\n    first {a}\n    again {b}" for name, a, b in captions], SHOWN, "  and {} more")
     for line, largest in scores:
         if largest != 0:
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
     wrong = sum(not largest <= tolerance for _, largest in scores)
     if scores:
-        console.print(f"scores: {wrong} of {len(scores)} columns differ by more than {tolerance:g}", markup=False)
+        console.print(f"scores: {wrong} of {len(scores)} columns differ by more than {tolerance:g}")
     same = not (identity or captions or wrong)
-    console.print("reproduced" if same else "not reproduced", markup=False)
+    console.print("reproduced" if same else "not reproduced")
     return 0 if same else 1
 
 

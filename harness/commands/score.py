@@ -83,26 +83,24 @@ def _score_files(settings: Settings, cell: config.Cell, schemes: Sequence[Scheme
     write_csv(table, results / "scores.csv")
     for one in schemes:
         _report(one, table[table["protocol"] == one.protocol.name].set_index("metric"), ended, results)
-    console.print(f"scores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}", markup=False)
+    console.print(f"scores: {results / 'scores.csv'}; per sample: {results / 'samples.csv'}")
     failed = sum(row.status != "ok" for row in rows)
     if failed:
-        errors.print(
-            f"capbench: {failed} of {len(rows)} references have no caption; they count as failed", markup=False
-        )
+        errors.print(f"capbench: {failed} of {len(rows)} references have no caption; they count as failed")
     return 1 if failed or ended.failed else 0
 
 
 def _report(one: Scheme, table: pd.DataFrame, ended: Scoring, results: Path) -> None:
     """The values on the terminal and, where the protocol has an official form, as the organisers' scores.json."""
-    console.print(f"protocol {one.protocol.name} (version {one.protocol.version}): {one.protocol.note}", markup=False)
+    console.print(f"protocol {one.protocol.name} (version {one.protocol.version}): {one.protocol.note}")
     for name, row in table.iterrows():
         spread = f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}]"
         coverage = ", ".join(f"{key[2:]} {row[key]}" for key in ("n_failed", "n_empty", "n_truncated") if row[key])
         value = spread if row["value"] == row["value"] else "blank"
-        console.print(f"{name:12} {value}  n {row['n']}{', ' if coverage else ''}{coverage}", markup=False)
+        console.print(f"{name:12} {value}  n {row['n']}{', ' if coverage else ''}{coverage}")
     for column in one.columns:
         if column.name in ended.unfilled:
-            console.print(f"{column.name} is blank: {ended.unfilled[column.name]}", markup=False)
+            console.print(f"{column.name} is blank: {ended.unfilled[column.name]}")
     if one.protocol.official:
         means = table["value"].to_dict()
         values = {
@@ -110,4 +108,4 @@ def _report(one: Scheme, table: pd.DataFrame, ended: Scoring, results: Path) -> 
         }
         path = results / f"scores-{one.protocol.name}.json"
         write_json(path, values)
-        console.print(f"official form: {path}", markup=False)
+        console.print(f"official form: {path}")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
 from harness import config
@@ -54,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     if len(names) != 1:
         raise RequestError(f"show: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
     record = find_run_or_fit(Path(settings.results), names[0])
-    console.print(f"{_kind(record)} {record.folder}", markup=False)
+    console.print(f"{_kind(record)} {record.folder}")
     for title, rows in sections(record, settings.trials):
         _print(title, rows)
     return 0
@@ -189,10 +188,10 @@ def _again(record: Run) -> list[tuple[str, str]]:
 
 def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
     if title:
-        console.print(f"\n{title}", style="bold", markup=False)
+        console.print(f"\n{title}", style="bold")
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(f"  {escape(name)}", escape(value))
+        table.add_row(f"  {name}", value)
     console.print(table, soft_wrap=False)

@@ -10,14 +10,13 @@ Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
 from harness.choices import some
-from harness.commands._options import parse
+from harness.commands._options import as_text, parse
 from harness.contracts import RequestError
 from harness.machine.terminal import console, errors, listed
 from harness.scoring.caption_files import read_captions
@@ -49,14 +48,8 @@ def main(argv: Sequence[str]) -> int:
     actions = {"check": _check, "write": _write}
     if not words or words[0] not in actions:
         raise RequestError(f"submission {words[0] if words else ''}: expected check or write")
-    settings: Settings = config.options("submission", [_as_text(word) for word in words[1:]], Settings)
+    settings: Settings = config.options("submission", [as_text(word, ["run"]) for word in words[1:]], Settings)
     return actions[words[0]](settings)
-
-
-def _as_text(word: str) -> str:
-    """The id of a run may read like a number: 0123456789, 12345e6789."""
-    key, _, value = word.partition("=")
-    return f"{key}={json.dumps(value)}" if key == "run" else word
 
 
 # ---------------------------------------------------------------- check
@@ -72,7 +65,7 @@ def _check(settings: Settings) -> int:
     _report(path, checked, settings.format)
     if not settings.references:
         compared = "the order of the ids was" if settings.images else "the ids were"
-        console.print(f"{compared} not compared: give references=FILE", markup=False)
+        console.print(f"{compared} not compared: give references=FILE")
     return 1 if checked.violations else 0
 
 
@@ -88,7 +81,7 @@ def _report(path: Path, checked: Checked, form: Format) -> None:
     found = checked.violations
     empty = f", {checked.empty} of them empty, which score 0" if checked.empty else ""
     verdict = f"{len(found)} problems under the rules of {form}" if found else f"passes the rules of {form}"
-    console.print(f"{path}: {checked.rows} captions{empty}; {verdict}", markup=False)
+    console.print(f"{path}: {checked.rows} captions{empty}; {verdict}")
     listed([f"  line {violation.line}: {violation.text}" for violation in found], SHOWN, "  and {} more")
 
 
@@ -119,7 +112,7 @@ def _write(settings: Settings) -> int:
     _report(Path(settings.out), checked, settings.format)
     changed = sum(one_line(caption, settings.format) != caption for _, caption in captions)
     if changed:
-        console.print(f"{changed} captions had line breaks: blanks stand in their place", markup=False)
+        console.print(f"{changed} captions had line breaks: blanks stand in their place")
     return 0
 
 
@@ -132,8 +125,7 @@ def _rows(run: Run, settings: Settings) -> list[JournalRow]:
         if rejected:
             errors.print(
                 f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {some(rejected)}; "
-                "references=FILE tells which ids are asked for",
-                markup=False,
+                "references=FILE tells which ids are asked for"
             )
         return list(rows.values())
     unknown = sorted(rows.keys() - set(ids))

@@ -50,11 +50,11 @@ def main(argv: Sequence[str]) -> int:
         sound = all(not found for _, found in problems)
         problems.append((results, wrong_tables(results, settings.trials, settings.permutations) if sound else []))
         if not sound:
-            console.print("the tables were not compared: what they are made from is not sound", markup=False)
+            console.print("the tables were not compared: what they are made from is not sound")
     count = _report(problems)
     rest = len(records) - len(idle) + (0 if names else _unfinished(results))
     note = f"; {rest} unfinished or in use, not looked at" if rest else ""
-    console.print(f"{len(idle)} runs and fits verified, {count} problems{note}", markup=False)
+    console.print(f"{len(idle)} runs and fits verified, {count} problems{note}")
     return 1 if count else 0
 
 

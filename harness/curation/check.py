@@ -55,7 +55,7 @@ def check(cell: config.Cell) -> int:
     if settings.write_clean_list:
         write_clean_list(Path(settings.write_clean_list), splits, found)
     show(cell.choices["dataset"], splits, found)
-    console.print(f"problems: {out / 'problems.csv'}", markup=False)
+    console.print(f"problems: {out / 'problems.csv'}")
     return int(any(problem.severity == "error" for problem in found))
 
 

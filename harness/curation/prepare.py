@@ -111,10 +111,8 @@ def _report(out: Path, made: Sequence[Shard], splits: Sequence[Split]) -> None:
     fresh = sum(shard.fresh for shard in made)
     size = sum(shard.size for shard in made) / 2**20
     rows = sum(shard.rows for shard in made)
-    console.print(
-        f"{out}: {rows} rows in {len(made)} shards, {size:.1f} MiB; {fresh} of them written now", markup=False
-    )
+    console.print(f"{out}: {rows} rows in {len(made)} shards, {size:.1f} MiB; {fresh} of them written now")
     ledgers: list[tuple[Rejected, ...]] = [*(s.rejected for s in splits), *(m.rejected for m in made)]
     failed = [entry for ledger in ledgers for entry in ledger]
     listed([f"  left out: {e.id}: {e.reason}" for e in failed], 10, "  and {} more, all named in manifest.json")
-    console.print(f"read them with: dataset=prepared dataset.root={out}", markup=False)
+    console.print(f"read them with: dataset=prepared dataset.root={out}")

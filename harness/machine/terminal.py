@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -16,8 +16,11 @@ from harness.machine import ranks
 
 WIDE = 240  # columns for tables that go to a file or a pipe
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+"""Captions, paths and names are printed as they are: [b] is no style and :x: no picture."""
+
+console = Console(**PLAIN)
+errors = Console(stderr=True, **PLAIN)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = WIDE
 
@@ -49,7 +52,7 @@ def table(
         shown.add_column(name.replace("_", " "), justify="left" if name in left else "right", overflow="fold")
     for row in rows:
         if row:
-            shown.add_row(*map(escape, row), style=style(row))
+            shown.add_row(*row, style=style(row))
         else:
             shown.add_section()
     console.print(shown, soft_wrap=False)
@@ -58,9 +61,9 @@ def table(
 def listed(lines: Sequence[str], most: int, rest: str) -> None:
     """Print the first lines and, in the words of `rest`, how many more there are."""
     for line in lines[:most]:
-        console.print(line, markup=False)
+        console.print(line)
     if len(lines) > most:
-        console.print(rest.format(len(lines) - most), markup=False)
+        console.print(rest.format(len(lines) - most))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def published(table: pd.DataFrame, findings: Sequence[printed.Finding]) -> None:
     console.print(f"{len(findings)} inconsistent cells, not the mean of the values printed beside them:")
     for number, finding in enumerate(findings, start=1):
         wrong = ", ".join(f"{name} {value:.3f} instead of {mean:.4f}" for name, value, mean in finding.cells)
-        console.print(f"  {number}. {finding.model} {finding.metric}: {wrong} ({finding.reason})", markup=False)
+        console.print(f"  {number}. {finding.model} {finding.metric}: {wrong} ({finding.reason})")
 
 
 def _printed(cell: Mapping[Hashable, Any]) -> str:
@@ -41,24 +41,24 @@ def _by_metric(cells: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
 
 def no_board(protocol: str, titles: Sequence[str]) -> None:
     """Why nothing of our own stands beside the published rows."""
-    console.print(f"\nno rows of our own: no run is scored by protocol {protocol}", markup=False)
+    console.print(f"\nno rows of our own: no run is scored by protocol {protocol}")
     if protocol == "paper":
-        console.print("`capbench run experiment=paper dataset.root=FOLDER` makes them", markup=False)
+        console.print("`capbench run experiment=paper dataset.root=FOLDER` makes them")
     for title in titles:
-        console.print(f"another table: {title}; it cannot be compared with the published one", markup=False)
+        console.print(f"another table: {title}; it cannot be compared with the published one")
     if titles:
-        console.print("protocol=NAME shows it beside the published rows all the same", markup=False)
+        console.print("protocol=NAME shows it beside the published rows all the same")
 
 
 def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
     """Our rows below the published ones, each score with its difference."""
     if rows.empty:
-        console.print(f"\n{board.key.title}: no row of a published captioner without a modality label", markup=False)
+        console.print(f"\n{board.key.title}: no row of a published captioner without a modality label")
         return
     if obstacles:
-        console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:", markup=False)
+        console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:")
         for obstacle in obstacles:
-            console.print(f"  {obstacle}", markup=False)
+            console.print(f"  {obstacle}")
     lines: list[list[str]] = []
     for model, part in rows.groupby("model", sort=False):
         published = part.drop_duplicates("metric").set_index("metric")["published"]
@@ -69,7 +69,7 @@ def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
         lines.append([])
     _print(f"ours beside the published: {board.key.title}", lines)
     for note in rows["note"].str.partition("; the published")[0].unique() if not obstacles else ():
-        console.print(note, markup=False)
+        console.print(note)
 
 
 def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
@@ -86,9 +86,9 @@ def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
         lines.append([])
     _print("change by the modality in the prompt, percent", lines)
     if protocol != "paper" and found:
-        console.print(f"ours, by protocol {protocol}, CANNOT BE COMPARED with the published changes", markup=False)
+        console.print(f"ours, by protocol {protocol}, CANNOT BE COMPARED with the published changes")
     if not found:
-        console.print(f"ours: none by protocol {protocol} in ablation.csv of the results", markup=False)
+        console.print(f"ours: none by protocol {protocol} in ablation.csv of the results")
 
 
 def _value(cell: Mapping[Hashable, Any] | None, form: str) -> str:

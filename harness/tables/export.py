@@ -72,14 +72,14 @@ def show(board: Board, path: Path, others: Sequence[str]) -> None:
     kept = text.drop(columns=left_out)
     table(board.key.title, list(map(str, kept)), kept.to_numpy().tolist(), left=TEXT, caption=board.note)
     if left_out:
-        console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only", markup=False)
+        console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only")
     if len(board.table) > PRINTED:
-        console.print(f"the first {PRINTED} of {len(board.table)} rows; the files have all", markup=False)
+        console.print(f"the first {PRINTED} of {len(board.table)} rows; the files have all")
     for line in _remarks(board):
-        console.print(line, markup=False)
+        console.print(line)
     for title in others:
-        console.print(f"another table: {title}", markup=False)
-    console.print(f"leaderboard: {path} (.md, .tex beside it); {RANK_HELP}", markup=False)
+        console.print(f"another table: {title}")
+    console.print(f"leaderboard: {path} (.md, .tex beside it); {RANK_HELP}")
 
 
 def _remarks(board: Board) -> list[str]:

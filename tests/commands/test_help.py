@@ -12,7 +12,9 @@ import yaml
 from harness import config
 from harness.choices import conf_dir, groups, options_of
 from harness.cli import COMMANDS, WIDTH, main
+from harness.commands._options import parse
 from tests.support.commands import clean
+from tests.support.results import made_up
 
 FILES = {
     command: [path for path in sorted(conf_dir().glob("*.yaml")) if path.stem.split("_")[0] == command]
@@ -89,6 +91,27 @@ def test_help_is_instant(command):
     subprocess.run([sys.executable, "-m", "harness.cli", *words], env=clean(), capture_output=True, check=True)
     after = os.times()
     assert after.children_user + after.children_system - before.children_user - before.children_system < 0.3
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        *(("strategy=none", "lora=none"), ("strategy.rank=4", "lora.rank=4"), ("+strategy=full", "+lora=full")),
+        *(("lora=none", "lora=none"), ("strategy", "strategy"), ("strategy/x=1", "strategy/x=1")),
+    ],
+)
+def test_strategy_and_lora_are_one_word_on_the_command_line(typed, meant):
+    assert parse("run", [typed]).overrides == [meant]
+
+
+def test_the_leaderboard_takes_a_group_of_conf_for_its_column(tmp_path):
+    folder = made_up(tmp_path / "results", runs=2)
+    out = tmp_path / "shown.csv"
+    words = [f"results={folder}", "trials=10", "permutations=10", f"out={out}"]
+    assert main(["leaderboard", *words, "lora=targ*"]) == 0
+    typed = out.read_bytes()
+    assert main(["leaderboard", *words, "strategy=targ*"]) == 0
+    assert typed == out.read_bytes()
 
 
 def test_the_overview_says_what_every_command_does(capsys):

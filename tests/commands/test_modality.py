@@ -126,7 +126,7 @@ def test_unknown_modalities_are_left_out_and_counted_and_a_split_may_lack(tmp_pa
         (["modality", "fit", "classifier.epochs=0"], ["classifier.epochs", "1 or more", "0"]),
         (["modality", "fit", "classifier.channels=null"], ["either hub", "or channels"]),
         (["modality", "fit", "weights=hub"], ["classifier.hub=microsoft/resnet-50", "weights=embedded"]),
-        (["modality", "fit", "bins=0"], ["bins=0"]),
+        (["modality", "fit", "bins=0"], ["bins: expected 1 or more, got 0"]),
     ],
 )
 def test_wrong_requests_get_one_line(words, expected, tmp_path, capsys, monkeypatch):

@@ -260,7 +260,7 @@ def test_other_settings_need_another_folder(tmp_path, capsys):
     [
         (["size=8"], "size: expected 16 to 65500, got 8"),
         (["quality=0"], "quality: expected 1 to 100, got 0"),
-        (["rows=0"], "rows=0: expected 1"),
+        (["rows=0"], "rows: expected 1 to 1000000, got 0"),
         (["format=png"], "format: expected"),
     ],
 )

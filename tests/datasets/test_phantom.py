@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from harness import config
 from harness.contracts import RequestError
 from harness.datasets.phantom import Phantom, PhantomImage, draw, text
 from harness.datasets.phantom.anatomy import PAINTERS
@@ -127,8 +128,9 @@ def test_styles_share_pictures_and_factors_and_no_caption():
 
 @pytest.mark.parametrize(("option", "value"), [("train", 0), ("size", 16), ("seed", -1), ("limit", 0)])
 def test_out_of_range_options_name_themselves(option, value):
+    cell = config.cells("data_check", [f"dataset.{option}={value}"])[0]
     with pytest.raises(RequestError, match=rf"dataset\.{option}: expected .* got {value}"):
-        phantom(**{option: value})
+        config.build(cell, "dataset")
 
 
 # ---------------------------------------------------------------- true to the factors

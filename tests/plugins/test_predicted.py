@@ -110,8 +110,8 @@ def test_below_the_least_confidence_there_is_no_label():
     kept = [(one, other) for one, other in zip(every, sure, strict=True) if other is not None]
     assert 0 < len(kept) < len(SAMPLES)
     assert all(one == other for one, other in kept)
-    with pytest.raises(RequestError, match=r"modality\.least.*1\.5"):
-        predicted(least=1.5)
+    with pytest.raises(RequestError, match=r"modality\.least: expected 0 or more and less than 1, got 1\.5"):
+        known("modality=predicted", "modality.least=1.5")
 
 
 # ---------------------------------------------------------------- checkpoints
