@@ -124,7 +124,7 @@ def check_adapter(
     untouched = patient.captions(size)
     before = patient.speak(untouched, size)
     model = strategy.attach(patient.captioner, plan)
-    _move(model)
+    move_weights(model)
     captions = patient.captions(size)
     change = _largest(before.logits, patient.speak(untouched, size).logits)
     if change == 0:
@@ -158,7 +158,7 @@ def _reloaded(
 
 
 @torch.no_grad()
-def _move(model: nn.Module) -> None:
+def move_weights(model: nn.Module) -> None:
     """What a fit would do to the trainable weights, without one. Seeded: the same on every call."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

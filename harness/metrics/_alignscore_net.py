@@ -55,7 +55,7 @@ def read(file: Path) -> AlignNet:
     shape.
     """
     tensors = {key: value.float() for key, value in _tensors(file).items() if not UNUSED.fullmatch(key)}
-    net = AlignNet(_config(file, tensors))
+    net = AlignNet(config_of(file, tensors))
     own = net.state_dict()
     for kind, keys in (("lacks the", own.keys() - tensors.keys()), ("has the unknown", tensors.keys() - own.keys())):
         if keys:
@@ -92,7 +92,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def _config(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
+def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():
