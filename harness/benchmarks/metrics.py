@@ -260,8 +260,8 @@ def main() -> None:
         task = make_task(texts, chosen.systems, chosen.samples, Path(scratch) / "pictures")
         folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
         setting = Setting(task, folders, 2 if chosen.tiny else 12, chosen.dtype, chosen.device)
-        spawn = get_context("spawn")
-        with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as theirs:
+        server = get_context("forkserver")  # not forked from here: the memory of a side is its own
+        with ProcessPoolExecutor(1, server) as ours, ProcessPoolExecutor(1, server) as theirs:
             for name in chosen.metrics:
                 measured = row(name, setting, chosen.part, (ours, theirs), Path(scratch) / name)
                 rows.append(measured | circumstances(setting))
