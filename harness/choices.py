@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +26,55 @@ def groups(extra: Path | None = None) -> dict[str, list[str]]:
         for path in root.glob("*/*.yaml"):
             found.setdefault(path.parent.name, set()).add(path.stem)
     return {group: sorted(names) for group, names in sorted(found.items())}
+
+
+def first_comment(group: str, name: str) -> str:
+    """What the first line of a choice's file in conf says of it; empty where there is no such file or line."""
+    path = conf_dir() / group / f"{name}.yaml"
+    if name not in groups().get(group, ()):
+        return ""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+GROUP_OF = {"strategy": "lora"}
+"""Column of a table -> group of conf/, where one thing has two names. The command line understands both."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a command, as its yaml has it: key, default and comment. `group`: it chooses a file of conf/KEY."""
+
+    key: str
+    default: str
+    comment: str
+    group: bool
+
+
+OPTION = re.compile(r'(  - )?"?(\w+)"?: (.+?)(?: # (.*))?')
+SAME = re.compile(r"\$\{(\w+)\.(\w+)\}")
+
+
+def options_of(name: str) -> list[Option]:
+    """The options in conf/NAME.yaml, one a line, read as text.
+
+    A default such as ${leaderboard.trials} is that of another command's option, whose comment stands where none is.
+    """
+    found = []
+    for line in (conf_dir() / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if match := OPTION.fullmatch(line):
+            group, key, default, comment = match.groups()
+            same = SAME.fullmatch(default)
+            if same and (conf_dir() / f"{same[1]}.yaml").is_file():
+                other = option_of(same[1], same[2])
+                default, comment = other.default, comment or other.comment
+            found.append(Option(key, default, comment or "", bool(group)))
+    return found
+
+
+def option_of(name: str, key: str) -> Option:
+    """One option of conf/NAME.yaml."""
+    return next(one for one in options_of(name) if one.key == key)
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -47,7 +98,7 @@ def pick(text: str, rounds: Sequence[Sequence[tuple[str, T]]], label: Callable[[
         for pairs in rounds:
             found = {label(thing): thing for name, thing in pairs if same(name, text)}
             if len(found) > 1:
-                raise RequestError(f"{text}: stands for {len(found)}: {_some(list(found))}; give more of the name")
+                raise RequestError(f"{text}: stands for {len(found)}: {some(list(found))}; give more of the name")
             if found:
                 return next(iter(found.values()))
     known = list(dict.fromkeys(label(thing) for pairs in rounds for _, thing in pairs))
@@ -58,8 +109,9 @@ def _nearest(text: str, known: Sequence[str]) -> str:
     if not known:
         return "there is none at all; start with `capbench run`"
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
-    return f"the nearest are {', '.join(close)}" if close else f"there is {_some(known)}"
+    return f"the nearest are {', '.join(close)}" if close else f"there is {some(known)}"
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def some(names: Sequence[str], most: int = SHOWN) -> str:
+    """The first names and how many more there are: "a, b and 3 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

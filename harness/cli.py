@@ -4,61 +4,43 @@ from __future__ import annotations
 
 import errno
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 
-from harness import usage
+from harness.choices import Option, conf_dir, groups, options_of
 from harness.contracts import CapBenchError, RequestError
 from harness.machine import ranks
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO}
 """What a disk can have that is no fault of ours: no traceback."""
 
-COMMANDS = {
-    "run": ("harness.run", "one cell, or a sweep with -m: fit, captions, scores, leaderboard"),
-    "score": ("harness.commands.score", "every run that lacks a metric, or captions=FILE references=FILE"),
-    "leaderboard": ("harness.commands.leaderboard", "rebuild all tables"),
-    "report": (
-        "harness.commands.report",
-        "one HTML page of a leaderboard: plots, significance, costs, samples side by side",
-    ),
-    "compare": (
-        "harness.commands.compare",
-        "two runs: differences with intervals and p-values, the samples that differ most",
-    ),
-    "data": (
-        "harness.commands.data",
-        "what is wrong with a dataset, row by row; its conversion to shards that are quick to read",
-    ),
-    "modality": ("harness.commands.modality", "train the classifier of the imaging modality behind modality=predicted"),
-    "submission": ("harness.commands.submission", "check a file for ImageCLEFmedical Caption, or write one from a run"),
-    "show": ("harness.commands.show", "one run or fit: what it is, scores, costs, where it comes from"),
-    "diff": ("harness.commands.diff", "in what two runs or fits differ"),
-    "reproduce": (
-        "harness.commands.reproduce",
-        "a run once more from its stored configuration, compared caption by caption",
-    ),
-    "verify": ("harness.commands.verify", "every recorded hash against the files: nothing was edited"),
-    "ls": ("harness.commands.ls", "fits and runs with their state and disk use"),
-    "clean": ("harness.commands.clean", "delete checkpoints of finished fits and other things that nothing needs"),
-    "paper": ("harness.commands.paper", "the published study, recomputed, with our own rows and parameters beside it"),
-    "params": (
-        "harness.commands.params",
-        "what each strategy trains in the real architectures, beside the published counts",
-    ),
-    "doctor": (
-        "harness.commands.doctor",
-        "environment, and whether captioners say the same in a batch, padded, merged, reloaded",
-    ),
-    "bench": (
-        "harness.commands.bench",
-        "samples and captions per second, time per stage and peak memory of captioners",
-    ),
-    "list": (
-        "harness.commands.list",
-        "models, strategies, metrics, datasets, prompts, modalities, protocols, and what is found",
-    ),
-}
+NAMES = (
+    "score leaderboard report compare data modality submission show diff reproduce verify ls clean paper params doctor "
+    "bench list"
+)
+COMMANDS = {"run": "harness.run"} | {name: f"harness.commands.{name}" for name in NAMES.split()}
+"""The module of each command. Its docstring is the help: the first line is "capbench NAME: what it does."."""
+
+WIDTH, INDENT = 120, 28  # of the help, and of what an option means in it
+
+FIRST = """\
+usage: capbench COMMAND [KEY=VALUE ...]
+
+Compares fine-tuned medical image captioners: one command from data to a leaderboard with intervals.
+
+{commands}
+
+`capbench COMMAND --help` says more. First steps, no download needed:
+
+  capbench run                                   the default cell on the embedded demonstration
+  capbench run -m model='glob(*)' lora=none,targeted
+  capbench run experiment=demo                   the embedded benchmark
+  capbench run dataset=table dataset.path=FILE.csv   your own pictures and captions
+
+Exit codes: 0 done; 1 something failed; 2 the request was wrong; 130 interrupted.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help", "help"):
-        return _say(_help())
+        return _say(_overview())
     if command == "--version":
         from importlib import metadata
 
@@ -74,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         return _wrong(f"{command}: no such command; expected one of {', '.join(COMMANDS)}")
     if any(flag in arguments[1:] for flag in ("-h", "--help")):
-        return _say(usage.text(command))
-    return _guarded(COMMANDS[command][0], arguments[1:])
+        return _say(_help(command))
+    return _guarded(COMMANDS[command], arguments[1:])
 
 
 def _guarded(module: str, arguments: Sequence[str]) -> int:
@@ -112,8 +94,44 @@ def _say(text: str) -> int:
     return 0
 
 
-def _help() -> str:
-    return usage.ALL.format(commands="\n".join(f"  {name:12} {text}" for name, (_, text) in COMMANDS.items()))
+# ---------------------------------------------------------------- help
+
+
+def _overview() -> str:
+    about = {name: _docstring(name).partition("\n")[0].partition(": ")[2].rstrip(".") for name in COMMANDS}
+    return FIRST.format(commands="\n".join(f"  {name:12} {text}" for name, text in about.items()))
+
+
+def _help(command: str) -> str:
+    """The docstring of the command's module, in which {model} is the list of models, and the lines of its yaml."""
+    text, known = _docstring(command), groups()
+    for group, names in known.items():
+        text = text.replace(f"{{{group}}}", ", ".join(names))
+    lines = (textwrap.fill(line, WIDTH, subsequent_indent="    ") for line in text.split("\n"))
+    files = sorted(path.stem for path in conf_dir().glob(f"{command}*.yaml") if path.stem.split("_")[0] == command)
+    return "\n".join(lines) + "".join(_section(name, options_of(name), known) for name in files)
+
+
+def _docstring(command: str) -> str:
+    """The docstring of a module that is not imported."""
+    path = Path(__file__).parent.parent.joinpath(*COMMANDS[command].split(".")).with_suffix(".py")
+    return path.read_text(encoding="utf-8").split('"""', 2)[1]
+
+
+def _section(name: str, found: Sequence[Option], known: Mapping[str, Sequence[str]]) -> str:
+    """Choices, then options, each as it is typed, with its default."""
+    choices = [_line(one, f"{one.comment}; one of {', '.join(known[one.key])}") for one in found if one.group]
+    others = [_line(one, one.comment) for one in found if not one.group]
+    words = name.replace("_", " ")
+    parts = {f"Choices of {words}, each a yaml file below conf/, with defaults:": choices} if choices else {}
+    parts[f"Options of {words}, with defaults:"] = others
+    return "".join("\n".join(["", title, *lines, ""]) for title, lines in parts.items())
+
+
+def _line(one: Option, meaning: str) -> str:
+    head, indent = f"  {one.key}={one.default} ", " " * INDENT
+    text = textwrap.fill(meaning, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return head.ljust(INDENT) + text[INDENT:] if len(head) <= INDENT else f"{head.rstrip()}\n{text}"
 
 
 if __name__ == "__main__":

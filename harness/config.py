@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+from annotated_types import Ge, Gt, Interval, Le, Lt
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
@@ -20,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.choices import conf_dir, groups, meant
+from harness.choices import Option, conf_dir, groups, meant, option_of, options_of
 from harness.contracts import RUNTIME, RequestError
 
 
@@ -60,7 +62,7 @@ def options(name: str, overrides: Sequence[str], schema: type) -> Any:
 
     hydra would take `dataset=NAME` for a choice of the group of that name.
     """
-    values = {str(k): v for k, v in OmegaConf.to_container(OmegaConf.load(conf_dir() / f"{name}.yaml")).items()}  # type: ignore[union-attr]
+    values = {one.key: _value(one) for one in options_of(name)}
     for text in overrides:
         key, found, _ = text.partition("=")
         if not found or key not in values:
@@ -68,6 +70,15 @@ def options(name: str, overrides: Sequence[str], schema: type) -> Any:
         values[key] = OmegaConf.to_container(OmegaConf.from_dotlist([text]))[key]  # type: ignore[index,call-overload]
     check_values(schema, values, "")
     return schema(**values)
+
+
+def default(name: str, key: str) -> Any:
+    """The default of a command's option, for a command that uses it and does not offer it."""
+    return _value(option_of(name, key))
+
+
+def _value(option: Option) -> Any:
+    return OmegaConf.to_container(OmegaConf.create(f"value: {option.default}"))["value"]  # type: ignore[index,call-overload]
 
 
 def choice(group: str, name: str, config_dir: str | None = None) -> dict[str, Any]:
@@ -232,6 +243,15 @@ def _first_line(error: BaseException) -> str:
 
 # ---------------------------------------------------------------- types
 
+OUTSIDE = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+BOUNDS: dict[type, str] = {
+    Gt: "more than {0.gt}",
+    Ge: "{0.ge} or more",
+    Lt: "less than {0.lt}",
+    Le: "{0.le} or less",
+    Interval: "{0.ge} to {0.le}",
+}
+
 
 def _target(path: str, key: str) -> Any:
     try:
@@ -254,12 +274,22 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
         TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
     except ValidationError as error:
         problem = error.errors()[0]
+        if problem["type"] in OUTSIDE:
+            raise RequestError(f"{key}: expected {' and '.join(_bounds(hint))}, got {value!r}") from None
         raise RequestError(f"{key}: expected {_type_name(hint)}, got {value!r} ({problem['msg']})") from None
+
+
+def _bounds(hint: Any) -> list[str]:
+    """The ranges that an annotation states, in words."""
+    own = [BOUNDS[type(hint)].format(hint)] if type(hint) in BOUNDS else []
+    return own + [words for part in get_args(hint) for words in _bounds(part)]
 
 
 def _type_name(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         return _type_name(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return " | ".join(map(_type_name, get_args(hint)))
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
     return (
         text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from re import fullmatch
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,8 @@ from transformers import AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging
 
 from harness.contracts import RequestError
-from harness.store.file_hashes import content_hash
+from harness.encoders.weights import check_loaded
+from harness.store.files_cache import content_hash
 from model_zoo import _found
 
 Weights = Literal["embedded", "hub", "published"]
@@ -147,6 +147,12 @@ def read_tokenizer(folder: Path) -> Any:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
+def read_image_processor(cls: Any, folder: Path) -> Any:
+    """The slow image processor of a checkpoint folder: the fast one needs torchvision and gives other pixels."""
+    require(folder, "preprocessor_config.json")
+    return cls.from_pretrained(folder, local_files_only=True)
+
+
 def require(folder: Path, *names: str) -> None:
     """Raise RequestError unless the folder holds one of these files."""
     if not any((folder / name).is_file() for name in names):
@@ -210,11 +216,7 @@ def read_model(
             **({} if bits is None else {"quantization_config": bits, "device_map": {"": device}}),
             **options,
         )
-    if info["mismatched_keys"]:
-        key = sorted(info["mismatched_keys"])[0]
-        expected = tuple(model.state_dict()[key].shape)
-        raise RequestError(f"{folder}: {key} has another shape than the {expected} that config.json asks for")
-    check_keys(folder, info["missing_keys"], info["unexpected_keys"], may_lack, may_ignore)
+    check_loaded(folder, model, info, may_lack, may_ignore)
     return model
 
 
@@ -226,19 +228,6 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def check_keys(
-    source: Path, missing: Iterable[str], unexpected: Iterable[str], may_lack: str = "", may_ignore: str = ""
-) -> None:
-    """Refuse a checkpoint that does not fit, naming a key: half a model loads without a word otherwise."""
-    for kind, keys, allowed in (("lacks", missing, may_lack), ("has the unknown", unexpected, may_ignore)):
-        wrong = sorted(key for key in keys if not fullmatch(allowed, key))
-        if wrong:
-            raise RequestError(
-                f"{source}: expected the weights that the configuration describes, but the checkpoint {kind} "
-                f"key {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "") + "; get the right one"
-            )
 
 
 def combined(digests: Sequence[tuple[str, str]]) -> str:

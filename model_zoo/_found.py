@@ -1,4 +1,4 @@
-"""What is found of a captioner's checkpoints on this machine. Imports nothing heavy: `capbench list` shall be quick."""
+"""Checkpoints of a captioner found on this machine. Imports nothing heavy: `capbench list` shall be quick."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one base class of all captioners: labels, padding, greedy generation, checkpoints. Families hold differences."""
+"""Base class of all captioners: labels, padding, greedy generation, checkpoints. Families hold differences."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from transformers import CompileConfig, GenerationConfig
 
-from harness.contracts import RUNTIME, Answer, Decoding, Example, Generated, Region, RequestError, Site, Stage
+from harness.contracts import IGNORED, Answer, Decoding, Example, Generated, Region, RequestError, Seen, Site, Stage
 from model_zoo._checkpoint import (
     CONFIG,
     TWINS,
@@ -22,10 +22,13 @@ from model_zoo._checkpoint import (
     combined,
     digest,
     read_config,
+    read_image_processor,
     read_model,
+    read_tokenizer,
     resolve,
 )
 from model_zoo._found import whereabouts
+from model_zoo._options import Attention, CheckpointOptions, Dtype, Kind
 from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 
 if TYPE_CHECKING:
@@ -34,33 +37,25 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-Kind = Literal["LVLM", "SVLM", "baseline"]
-Float = Literal["auto", "float32", "bfloat16"]
-Dtype = Literal["auto", "float32", "bfloat16", "nf4", "int8"]
-"""nf4, int8: the language layers in 4 or 8 bits (QLoRA), all else and all computing as `auto`."""
-Attention = Literal["eager", "sdpa", "flash_attention_2"]
-
-IGNORED = -100  # the label that cross-entropy skips
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example as its processor gives it: prompt ids with the image tokens expanded, and the vision tensors."""
-
-    ids: list[int]
-    vision: dict[str, Tensor] = field(default_factory=dict)
-
 
 class HFCaptioner(ABC):
-    """What all captioners share. A family says how a prompt and its pictures become a `Row`, and what its modules are.
+    """Base of all captioners. A family says how a prompt and its pictures become a `Seen`, and what its modules are.
 
     The processor sees one example at a time, so that no example can change another one. `pad_id` only fills places:
     masks and labels go by length, since several families pad with their stop token.
     """
 
+    name: str
+    kind: Kind
+    weights: Weights
+    dtype: Dtype
+    attention: Attention
+    references: dict[str, Reference]
+    """The checkpoints by part; one alone is the part ""."""
+    device = "cpu"
     prompted: bool = True
     lead: ClassVar[str] = ""
-    """What stands between the prompt and the answer, tokenised with the answer."""
+    """Text between the prompt and the answer, tokenised with the answer."""
     sites: Mapping[str, Site] = {}
     keeps_keys: ClassVar[bool] = True
     """Whether generation keeps keys and values: else nothing of it can be static or compiled."""
@@ -69,25 +64,19 @@ class HFCaptioner(ABC):
     schedule: tuple[Stage, ...] = ()
     model: nn.Module
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        dtype: Dtype,
-        attention: Attention,
-        references: Sequence[Reference],
-    ) -> None:
-        self.name = name
-        self.kind = kind
-        self.weights = weights
-        self.attention = attention
-        self.references = {reference.part: reference for reference in references}
-        # bf16 and not fp16: some real models overflow or give NaN in fp16. A twin runs on a CPU, where fp32 is faster.
-        half = dtype == "bfloat16" or (dtype != "float32" and weights == "hub")
-        self.dtype = torch.bfloat16 if half else torch.float32
-        self.scheme: Scheme | None = dtype if dtype in ("nf4", "int8") else None
-        self.device = "cpu"
+    @property
+    def scheme(self) -> Scheme | None:
+        """Scheme by which language layers are quantised; None when they are not."""
+        return self.dtype if self.dtype in ("nf4", "int8") else None
+
+    @property
+    def compute(self) -> torch.dtype:
+        """The dtype of all weights that are not quantised, and of all computing.
+
+        bf16 and not fp16: some real models overflow or give NaN in fp16. A twin runs on a CPU, where fp32 is faster.
+        """
+        half = self.dtype == "bfloat16" or (self.dtype != "float32" and self.weights == "hub")
+        return torch.bfloat16 if half else torch.float32
 
     # ------------------------------------------------------------ what a family says
 
@@ -110,9 +99,9 @@ class HFCaptioner(ABC):
         """The checkpoint's tokenizer."""
 
     @property
-    @abstractmethod
     def stops(self) -> tuple[int, ...]:
-        """Token ids that end a caption; the first one is trained."""
+        """Token ids that end a caption, the first of which is trained: the end of a text."""
+        return (self.tokenizer.eos_token_id,)
 
     @property
     @abstractmethod
@@ -120,8 +109,8 @@ class HFCaptioner(ABC):
         """Any id inside the vocabulary."""
 
     @abstractmethod
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
-        """Prompt ids with image tokens, and vision tensors whose first axis may be concatenated over rows."""
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
+        """Prompt ids with the image tokens expanded, and vision tensors whose first axis may be concatenated."""
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -129,7 +118,7 @@ class HFCaptioner(ABC):
         return ()
 
     def longest_answer(self) -> int | None:
-        """How many answer ids the model has positions for; None where nothing but memory sets a limit."""
+        """Number of answer ids that the model has positions for; None where nothing but memory sets a limit."""
         return None
 
     # ------------------------------------------------------------ checkpoint
@@ -170,7 +159,7 @@ class HFCaptioner(ABC):
         model = self.read()
         if self.scheme is not None:
             names = self.quantisable()
-            quantise(model, self.scheme, self.dtype, names, self.device)
+            quantise(model, self.scheme, self.compute, names, self.device)
             check(model, self.scheme, names, self.name)
         # One that from_pretrained has quantised is in its place and refuses to be moved.
         placed = getattr(model, "is_quantized", False)
@@ -186,8 +175,8 @@ class HFCaptioner(ABC):
         bits = None
         if self.scheme is not None:
             ready = {name for name, width in self.quantisable().items() if fits(self.scheme, width)}
-            bits = bnb_config(self.scheme, self.dtype, kept=widths(self.skeleton()).keys() - ready)
-        model = read_model(cls, self.folder(), config, self.dtype, self.attention, bits=bits, device=self.device)
+            bits = bnb_config(self.scheme, self.compute, kept=widths(self.skeleton()).keys() - ready)
+        model = read_model(cls, self.folder(), config, self.compute, self.attention, bits=bits, device=self.device)
         return without_generation_defaults(model)
 
     def region(self, module: str) -> Region:
@@ -212,13 +201,13 @@ class HFCaptioner(ABC):
         ids.append(self.stops[0])
         return Answer(tuple(ids[:limit]), cut=len(ids) > limit)
 
-    def row(self, example: Example) -> Row:
-        """`encode`, after a look at the question: a special token in it would be taken for a picture or for the end.
+    def row(self, example: Example) -> Seen:
+        """What has been seen before, or else `encode`, after a look at the question.
 
-        What has been seen before is a row already.
+        A special token in it would be taken for a picture or for the end.
         """
         if example.seen is not None:
-            return Row(list(example.seen.ids), dict(example.seen.tensors))
+            return example.seen
         hidden = next((token for token in self.tokenizer.all_special_tokens if token in example.prompt), None)
         if self.prompted and hidden is not None:
             raise RequestError(f"{self.name}: expected a prompt of plain words, got the special token {hidden!r} in it")
@@ -231,10 +220,10 @@ class HFCaptioner(ABC):
         captions = [_caption(self.name, example) for example in examples]
         return self.batch([self.row(example) for example in examples], captions, limit)
 
-    def batch(self, rows: Sequence[Row], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
+    def batch(self, rows: Sequence[Seen], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
         """`collate` for rows that are encoded already."""
         answers = [list(self.answer(caption, limit).ids) for caption in captions]
-        sequences = [row.ids + answer for row, answer in zip(rows, answers, strict=True)]
+        sequences = [[*row.ids, *answer] for row, answer in zip(rows, answers, strict=True)]
         labels = [[IGNORED] * len(row.ids) + answer for row, answer in zip(rows, answers, strict=True)]
         width = max(map(len, sequences))
         return {
@@ -244,19 +233,19 @@ class HFCaptioner(ABC):
             **self.merge(rows),
         }
 
-    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def prompts(self, rows: Sequence[Seen]) -> dict[str, Tensor]:
         """A left-padded batch of prompts, for generation."""
         width = max(len(row.ids) for row in rows)
         return {
             # The fill is masked, but a repetition penalty looks at all ids: each row's own first id adds none to them.
-            "input_ids": torch.tensor([row.ids[:1] * (width - len(row.ids)) + row.ids for row in rows]),
+            "input_ids": torch.tensor([[row.ids[0]] * (width - len(row.ids)) + [*row.ids] for row in rows]),
             "attention_mask": torch.tensor([[0] * (width - len(row.ids)) + [1] * len(row.ids) for row in rows]),
             **self.merge(rows),
         }
 
-    def merge(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def merge(self, rows: Sequence[Seen]) -> dict[str, Tensor]:
         """Vision tensors of a batch: joined on the first axis, the others (tiles) zero-padded to the largest."""
-        return {name: self._join([row.vision[name] for row in rows]) for name in rows[0].vision}
+        return {name: self._join([row.tensors[name] for row in rows]) for name in rows[0].tensors}
 
     def _join(self, tensors: list[Tensor]) -> Tensor:
         largest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
@@ -266,9 +255,9 @@ class HFCaptioner(ABC):
             full[tuple(slice(size) for size in tensor.shape)] = tensor
             padded.append(full)
         joined = torch.cat(padded)
-        return joined.to(self.dtype) if joined.is_floating_point() else joined
+        return joined.to(self.compute) if joined.is_floating_point() else joined
 
-    def given(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
+    def using_features(self, batch: dict[str, Tensor]) -> AbstractContextManager[None]:
         """For captioners whose tower can be left out (see `TowerCached`); here a batch always holds pictures."""
         del batch
         return nullcontext()
@@ -286,7 +275,7 @@ class HFCaptioner(ABC):
         batch = self.prompts([self.row(example) for example in examples])
         device = next(self.model.parameters()).device
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        with inference(self.model), self.given(inputs):
+        with inference(self.model), self.using_features(inputs):
             output = self.model.generate(**inputs, generation_config=self.generation_config(decoding))  # type: ignore[operator]
         return [self.caption(ids) for ids in output[:, batch["input_ids"].shape[1] :].tolist()]
 
@@ -304,35 +293,44 @@ class HFCaptioner(ABC):
         )
 
     def caption(self, ids: Sequence[int]) -> Generated:
-        """What the generated token ids say, up to the first stop token."""
+        """Caption that the generated token ids spell, up to the first stop token."""
         end = next((place for place, token in enumerate(ids) if token in self.stops), None)
         kept = ids[:end]
         caption = self.tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Generated(caption.strip(), tokens=len(kept), truncated=end is None)
 
 
-class CheckpointCaptioner(HFCaptioner):
+@dataclass(eq=False)
+class CheckpointCaptioner(CheckpointOptions, HFCaptioner):
     """A captioner that is one checkpoint. What of it transformers knows by itself is said here."""
 
     config_class: ClassVar[Any]
     model_class: ClassVar[Any]
+    image_processor_class: ClassVar[Any]
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-    ) -> None:
-        super().__init__(name, kind, weights, dtype, attention, [Reference(hub, revision)])
+    def __post_init__(self) -> None:
+        """Name the one checkpoint."""
+        self.references = {"": Reference(self.hub, self.revision)}
 
     @cached_property
     def config(self) -> Any:
         """The checkpoint's configuration."""
         return read_config(self.config_folder(), self.config_class)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The checkpoint's tokenizer."""
+        return read_tokenizer(self.folder())
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """The checkpoint's image processor."""
+        return read_image_processor(self.image_processor_class, self.folder())
+
+    @property
+    def pad_id(self) -> int:
+        """The configuration's padding id."""
+        return int(self.config.pad_token_id)
 
     @property
     def tied(self) -> bool:
@@ -379,11 +377,6 @@ def _caption(name: str, example: Example) -> str:
     if example.caption is None:
         raise RequestError(f"{name}: expected a caption to train on, got an example without one")
     return example.caption
-
-
-def stages(schedule: Sequence[Mapping[str, Any]]) -> tuple[Stage, ...]:
-    """The unfreezing plan of a yaml: a list of {start, modules}."""
-    return tuple(Stage(float(stage["start"]), tuple(stage["modules"])) for stage in schedule)
 
 
 def only_image(name: str, images: Sequence[Image.Image]) -> Image.Image:

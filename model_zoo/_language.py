@@ -1,4 +1,4 @@
-"""Captioners whose language model is one of transformers' own, so that another engine can run it."""
+"""Language models that are transformers' own, and leave their captioner so that another engine can run them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from model_zoo._hf import inference
-from model_zoo._tower import TowerCaptioner
+from model_zoo._tower import TowerCaptioner, replaced
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ class LanguageCaptioner(TowerCaptioner):
         language: Any = self.model.get_submodule(self.language)
         device = language.embed_tokens.weight.device
         inputs = {name: tensor.to(device) for name, tensor in self.prompts([self.row(example)]).items()}
-        with inference(self.model), self.given(inputs), self._listening() as heard:
+        with inference(self.model), self.using_features(inputs), self._listening() as heard:
             self.model(**inputs)
         return heard[0][0]
 
@@ -69,12 +69,5 @@ class LanguageCaptioner(TowerCaptioner):
             heard.append(inputs_embeds)
             return BaseModelOutputWithPast(last_hidden_state=inputs_embeds[:, -1:])
 
-        language = self.model.get_submodule(self.language)
-        own = vars(language).get("forward")  # not of the class, such as accelerate sets it
-        language.forward = keep
-        try:
+        with replaced(self.model.get_submodule(self.language), "forward", keep):
             yield heard
-        finally:
-            del language.forward
-            if own is not None:
-                language.forward = own

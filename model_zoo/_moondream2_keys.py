@@ -14,13 +14,14 @@ import torch
 from safetensors import safe_open
 
 from harness.contracts import RequestError
-from model_zoo._checkpoint import check_keys, weight_files
+from harness.encoders.weights import check_keys
+from model_zoo._checkpoint import weight_files
 
 if TYPE_CHECKING:
     from model_zoo._moondream2_net import MoondreamNet
 
 Spelling = Literal["published", "fused", "split"]
-"""How a checkpoint stores query, key and value, and its names: as on the hub, or as the network's own state."""
+"""Spelling of names, and storage of query, key and value: as on the hub, or as the network's own state."""
 
 REGIONS = r"region_model\..+"  # predicts boxes, from 2024-08-26 on; no caption depends on it
 PROJECTION = ("projection.fc1.weight", "projection.mlp.fc1.weight")
@@ -47,14 +48,14 @@ PUBLISHED = (
 
 @dataclass(frozen=True)
 class Source:
-    """Where a tensor of the network comes from: stored tensors joined on the first axis, or a third of one."""
+    """Source of a tensor of the network: stored tensors joined on the first axis, or a third of one."""
 
     keys: tuple[str, ...]
     third: int | None = None
 
 
 def spelling(keys: Collection[str]) -> Spelling:
-    """How the checkpoint with these keys is spelled."""
+    """Spelling of the checkpoint with these keys."""
     if any(key.startswith((BLOCKS, TOWER)) for key in keys):
         return "published"
     return "fused" if any(key.endswith(".Wqkv.weight") for key in keys) else "split"

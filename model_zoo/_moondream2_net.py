@@ -45,7 +45,7 @@ TEXT = {
 
 
 class MoondreamConfig(PretrainedConfig):
-    """What the hub's config.json says, and the published sizes where it says nothing."""
+    """Sizes of the hub's config.json, and the published ones where it says nothing."""
 
     model_type = "moondream1"  # of MoonDream2, too
     sub_configs = {"text_config": PhiConfig, "vision_config": SiglipVisionConfig}  # noqa: RUF012 (as in transformers)
@@ -154,7 +154,7 @@ class MoondreamNet(PreTrainedModel):
         self.vision_encoder.disable_input_require_grads()
 
     def watch(self, pixel_values: Tensor, tiles: Tensor) -> Tensor:
-        """What the tower sees at each place, (pictures, places, features).
+        """Features of each place, (pictures, places, features).
 
         pixel_values: the views of all pictures, (views, 3, side, side), of each picture the whole and then its tiles
         row by row. tiles: how many (rows, columns) of them, (pictures, 2).

@@ -25,7 +25,7 @@ THRESHOLD = 6.0  # LLM.int8()'s: activation columns with a larger value are mult
 
 
 def bnb_config(scheme: Scheme, compute: torch.dtype, kept: Iterable[str]) -> BitsAndBytesConfig:
-    """What from_pretrained is told. `kept` replaces the library's own list, which spares the head alone."""
+    """Options that from_pretrained is told. `kept` replaces the library's own list, which spares the head alone."""
     if scheme == "int8":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=THRESHOLD, llm_int8_skip_modules=sorted(kept))
     return BitsAndBytesConfig(

@@ -1,4 +1,4 @@
-"""Captioners whose vision tower need see a picture only once: what it gives is kept, and given again later."""
+"""Vision towers that need see a picture only once: what one gives is kept, and given again later."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.contracts import Example, Seen
-from model_zoo._hf import CheckpointCaptioner, Row, inference
+from model_zoo._hf import CheckpointCaptioner, inference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,44 +31,49 @@ class TowerCaptioner(CheckpointCaptioner):
 
     @abstractmethod
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What the connector gets from the tower for one row; rows may be joined on the first axis."""
+        """Features that the connector gets from the tower for one row; rows may be joined on the first axis."""
 
     @abstractmethod
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What `entrance` gives, from features in the place of pixels."""
+        """Result of `entrance`, from features in the place of pixels."""
 
-    def look(self, example: Example) -> Seen:
+    def preprocess(self, example: Example) -> Seen:
         """Prompt ids and pixels of one example."""
-        row = self.row(example)
-        return Seen(row.ids, row.vision)
+        return self.row(example)
 
-    def see(self, looked: Seen) -> Seen:
+    def encode_images(self, processed: Seen) -> Seen:
         """Prompt ids and features. One at a time: what is kept must not depend on what else is in a batch."""
         device = next(self.model.parameters()).device
-        inputs = {n: t.to(device) for n, t in self.merge([Row(list(looked.ids), dict(looked.tensors))]).items()}
+        inputs = {name: tensor.to(device) for name, tensor in self.merge([processed]).items()}
         with inference(self.model):
             features = self.watch(inputs).cpu()
-        rest = {name: tensor for name, tensor in looked.tensors.items() if name not in self.replaced}
-        return Seen(looked.ids, {FEATURES: features, **rest})
+        rest = {name: tensor for name, tensor in processed.tensors.items() if name not in self.replaced}
+        return Seen(processed.ids, {FEATURES: features, **rest})
 
     @contextmanager
-    def given(self, batch: dict[str, Tensor]) -> Iterator[None]:
+    def using_features(self, batch: dict[str, Tensor]) -> Iterator[None]:
         """Make a batch with features ready for the model, in place; the tower is left out within."""
         if FEATURES not in batch:
             yield
             return
         batch[PIXELS] = batch.pop(FEATURES)
         name, method = self.entrance
-        module = self.model.get_submodule(name)
-        own = vars(module).get(method)  # not of the class, such as accelerate sets it
-        setattr(module, method, self._entered)
-        try:
+        with replaced(self.model.get_submodule(name), method, self._entered):
             yield
-        finally:
-            delattr(module, method)
-            if own is not None:
-                setattr(module, method, own)
 
     def _entered(self, *arguments: Any, **named: Any) -> Any:
         """`replay` under the signature of `entrance`: families call it with names or without."""
         return self.replay(*arguments, *named.values())
+
+
+@contextmanager
+def replaced(module: Any, method: str, by: Any) -> Iterator[None]:
+    """Another method in the place of a module's own within it; what `accelerate` has set there comes back, too."""
+    own = vars(module).get(method)
+    setattr(module, method, by)
+    try:
+        yield
+    finally:
+        delattr(module, method)
+        if own is not None:
+            setattr(module, method, own)

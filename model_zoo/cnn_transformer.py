@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
@@ -14,33 +12,34 @@ from safetensors.torch import load_file
 from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from harness.contracts import RUNTIME, RequestError
+from harness.contracts import RUNTIME
+from harness.encoders.weights import fill, read_tensors
+from model_zoo._baseline import Baseline
 from model_zoo._checkpoint import (
     TEXT,
     Reference,
     Weights,
-    check_keys,
     read_config,
     read_json,
     read_tokenizer,
     weight_files,
 )
 from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
-from model_zoo._hf import Float, HFCaptioner, Kind, Row, only_image, stages
+from model_zoo._options import Float, Kind
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import Tensor, nn
 
+COUNTERS = r".*\.num_batches_tracked"  # of BatchNorm, which some checkpoints lack
 
-class CNNTransformer(HFCaptioner):
-    """A decoder over the encoded places of a DenseNet's last feature map. The prompt is ignored.
+
+class CNNTransformer(Baseline):
+    """A decoder over the encoded places of a DenseNet's last feature map.
 
     features: hub id or folder of a DenseNet with torchvision's key names, or the path of CheXNet's model.pth.tar.
     decoder: a folder, or None for a fresh one of the default sizes, drawn from `init_seed`. The twin has one.
     """
 
-    prompted = False
     keeps_keys = False
     regions = (
         (r"features", "vision"),
@@ -70,9 +69,7 @@ class CNNTransformer(HFCaptioner):
         ]
         if decoder is not None or weights == "embedded":
             references.append(Reference(decoder or "", None, "decoder"))
-        super().__init__(name, kind, weights, dtype, "sdpa", references)
-        self.init_seed = init_seed
-        self.schedule = stages(schedule)
+        super().__init__(name, kind, weights, dtype, "sdpa", references, init_seed, schedule)
 
     @cached_property
     def configs(self) -> tuple[DenseNetConfig, DecoderConfig]:
@@ -89,50 +86,32 @@ class CNNTransformer(HFCaptioner):
 
     @cached_property
     def image_processor(self) -> Any:
-        """Squashes to the DenseNet's size: no crop, so that the borders of a radiograph stay."""
+        """ImageNet's mean and deviation at the DenseNet's size."""
         side = self.configs[0].image_size
         return ViTImageProcessor(
             size={"height": side, "width": side}, image_mean=IMAGENET_DEFAULT_MEAN, image_std=IMAGENET_DEFAULT_STD
         )
 
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """GPT-2's end of text, which is also its start."""
-        return (self.tokenizer.eos_token_id,)
-
-    @property
-    def pad_id(self) -> int:
-        """GPT-2 has no padding token. Not the start token, which transformers would take for padding on the right."""
-        return 0
-
     def longest_answer(self) -> int:
         """The decoder's positions, less the first token."""
         return self.configs[1].positions - 1
 
-    def architecture(self) -> nn.Module:
+    def architecture(self) -> CNNTransformerNet:
         """The model as its configurations describe it."""
-        model: nn.Module = CNNTransformerNet(*self.configs)
-        return model
+        return CNNTransformerNet(*self.configs)
 
     def read(self) -> nn.Module:
         """The model with its weights; without a decoder checkpoint its layers are drawn from `init_seed`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.init_seed)
-            model = CNNTransformerNet(*self.configs)
+            model = self.architecture()
         features = self.folder("features")
-        _fill(model.features, read_features(features), features)
+        fill(model.features, read_features(features), features, may_lack=COUNTERS)
         if "decoder" in self.references:
             decoder = self.folder("decoder")
-            _fill(model, _tensors(decoder), decoder, may_lack=r"features\..*")
-        filled: nn.Module = model.to(self.dtype)
+            fill(model, _tensors(decoder), decoder, may_lack=rf"features\..*|{COUNTERS}")
+        filled: nn.Module = model.to(self.compute)
         return filled
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
-        """The first token and pixel_values (1, 3, height, width)."""
-        image = only_image(self.name, images)
-        # A picture of 3 rows would be taken for one of 3 channels.
-        batch = self.image_processor(image, input_data_format="channels_last", return_tensors="pt")
-        return Row([self.tokenizer.bos_token_id], {"pixel_values": batch["pixel_values"]})
 
 
 def _densenet_config(path: Path) -> DenseNetConfig:
@@ -156,31 +135,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _chexnet(file: Path) -> dict[str, Tensor]:
     """arnoweng/CheXNet's model.pth.tar: keys of torchvision 0.1 behind `module.densenet121.`."""
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
-        raise RequestError(
-            f"{file}: expected CheXNet's model.pth.tar, a dictionary of tensors, but it cannot be read safely "
-            f"({type(error).__name__})"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise RequestError(f"{file}: expected CheXNet's model.pth.tar with an entry 'state_dict', found none")
-    state: dict[str, Tensor] = checkpoint["state_dict"]
-    return {_modern(key): value for key, value in state.items()}
+    return {_modern(key): value for key, value in read_tensors(file, "CheXNet's model.pth.tar").items()}
 
 
 def _modern(key: str) -> str:
     return re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key.removeprefix("module.densenet121."))
-
-
-def _fill(module: nn.Module, tensors: dict[str, Tensor], source: Path, may_lack: str = "") -> None:
-    """Load tensors and refuse whatever does not fit; only BatchNorm's step counters may be missing."""
-    own = module.state_dict()
-    lacking = r".*\.num_batches_tracked" + (f"|{may_lack}" if may_lack else "")
-    check_keys(source, own.keys() - tensors.keys(), tensors.keys() - own.keys(), may_lack=lacking)
-    for key, value in tensors.items():
-        if value.shape != own[key].shape:
-            raise RequestError(
-                f"{source}: {key} has the shape {tuple(value.shape)}, its configuration says {tuple(own[key].shape)}"
-            )
-    module.load_state_dict(tensors, strict=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +12,8 @@ import torch
 from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
-from harness.contracts import RUNTIME, Decoding, RequestError, Site
-from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import Dtype, Kind, Row
+from harness.contracts import RUNTIME, Decoding, RequestError, Seen, Site
+from model_zoo._sites import usual_sites
 from model_zoo._tower import FEATURES, PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 FAKE = "<fake_token_around_image>"
 IMAGE = "<image>"
 END = "<end_of_utterance>"
-LANGUAGE = r"model\.(layers\.\d+\.self_attn|gated_cross_attn_layers\.\d+\.cross_attn)"
+LANGUAGE = r"model\.(layers|gated_cross_attn_layers)\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 PERCEIVER = r"model\.perceiver_resampler\.blocks\.\d+"
 
 
+@dataclass(eq=False)
 class Idefics(TowerCaptioner):
     """IdeficsForVisionText2Text, as HuggingFaceM4/idefics-9b-instruct stores it.
 
@@ -35,22 +36,21 @@ class Idefics(TowerCaptioner):
     tokenizer puts the blank before an answer itself: `lead` stays empty.
     """
 
+    attention: Annotated[Literal["eager", "sdpa"], RUNTIME]
+
     config_class = IdeficsConfig
     model_class = IdeficsForVisionText2Text
+    image_processor_class = IdeficsImageProcessor  # IdeficsProcessor would fetch a question that looks like an address
     tower = "model.vision_model"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.o_proj", "language"),
-        "mlp": Site(r"model\.(layers|gated_cross_attn_layers)\.\d+\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(rf"{PERCEIVER}\.(0\.([qkv]_proj|output_proj)|1\.(fc|c_proj))", "connector"),
-        "r_qkv": Site(rf"{PERCEIVER}\.0\.[qkv]_proj", "connector"),  # part of connector
-        "head": Site(r"lm_head", "head"),
-        "embeddings": Site(r"model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        qkv=rf"{LANGUAGE}\.(self|cross)_attn\.[qkv]_proj",
+        o=rf"{LANGUAGE}\.(self|cross)_attn\.o_proj",
+        connector=rf"{PERCEIVER}\.(0\.([qkv]_proj|output_proj)|1\.(fc|c_proj))",
+        embeddings=r"model\.embed_tokens",
+    ) | {"r_qkv": Site(rf"{PERCEIVER}\.0\.[qkv]_proj", "connector")}  # part of connector
     regions = (
         (r"model\.vision_model", "vision"),
         (r"model\.perceiver_resampler", "connector"),
@@ -59,33 +59,15 @@ class Idefics(TowerCaptioner):
         (r"lm_head", "head"),
     )
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Literal["eager", "sdpa"], RUNTIME],
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-
     @property
     def unreached(self) -> tuple[str, ...]:
         """The norm of CLIP's pooled output: the perceiver reads the patches."""
         return ("model.vision_model.post_layernorm",)
 
     @cached_property
-    def image_processor(self) -> Any:
-        """CLIP's mean and deviation; IdeficsProcessor would fetch a question that looks like an address."""
-        require(self.folder(), "preprocessor_config.json")
-        return IdeficsImageProcessor.from_pretrained(self.folder(), local_files_only=True)
-
-    @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer, with the three added tokens as special ones: no question may spell them."""
-        tokenizer = read_tokenizer(self.folder())
+        tokenizer = super().tokenizer
         added = {"additional_special_tokens": [FAKE, IMAGE, END]}
         tokenizer.add_special_tokens(added, replace_additional_special_tokens=False)
         first, more = self.config.vocab_size, self.config.additional_vocab_size
@@ -102,12 +84,7 @@ class Idefics(TowerCaptioner):
         """The end of an utterance."""
         return (self.tokenizer.convert_tokens_to_ids(END),)
 
-    @property
-    def pad_id(self) -> int:
-        """The configuration's padding id, that of <unk>."""
-        return int(self.config.pad_token_id)
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Prompt ids with one image token per picture, and pixel_values (1, pictures, 3, side, side)."""
         if not images:
             raise RequestError(f"{self.name}: expected one picture or more per sample, got none")
@@ -117,13 +94,13 @@ class Idefics(TowerCaptioner):
         # Squashed as the image processor does it, which would take a picture of 3 rows for one of 3 channels.
         squares = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
         pixels = self.image_processor(squares, image_size=side, return_tensors="pt")
-        return Row(self.tokenizer(text, add_special_tokens=False)["input_ids"], {"pixel_values": pixels[None]})
+        return Seen(self.tokenizer(text, add_special_tokens=False)["input_ids"], {"pixel_values": pixels[None]})
 
-    def batch(self, rows: Sequence[Row], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
+    def batch(self, rows: Sequence[Seen], captions: Sequence[str], limit: int) -> dict[str, Tensor]:
         """As the base class does, with `image_attention_mask`."""
         return self._looking(super().batch(rows, captions, limit))
 
-    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+    def prompts(self, rows: Sequence[Seen]) -> dict[str, Tensor]:
         """As the base class does, with `image_attention_mask`."""
         return self._looking(super().prompts(rows))
 
@@ -134,7 +111,7 @@ class Idefics(TowerCaptioner):
         return batch | {"image_attention_mask": (seen[..., None] == pictures).long()}
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """As the base class does; a caption cannot announce a picture that is not there."""
+        """Greedy decoding as everywhere; a caption cannot announce a picture that is not there."""
         config = super().generation_config(decoding)
         config.bad_words_ids = [[token] for token in self.tokenizer.convert_tokens_to_ids([FAKE, IMAGE])]
         return config
@@ -145,5 +122,5 @@ class Idefics(TowerCaptioner):
         return features[None]
 
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What CLIP gives, as far as it is read."""
+        """CLIP's output, as far as it is read."""
         return SimpleNamespace(last_hidden_state=features)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -22,10 +22,9 @@ from transformers import (
 )
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Weights, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, Kind, Row
+from harness.contracts import RequestError, Seen
 from model_zoo._language import LanguageCaptioner
+from model_zoo._sites import usual_sites
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,27 +34,25 @@ LANGUAGE = r"model\.language_model\.layers\.\d+"
 VISION = r"model\.vision_tower\.vision_model\.encoder\.layers\.\d+"
 
 
+@dataclass(eq=False)
 class LlavaFamily(LanguageCaptioner):
-    """What LLaVA 1.5 and 1.6 share. The tokenizers put the blank before an answer themselves: `lead` stays empty.
+    """Base of LLaVA 1.5 and 1.6. The tokenizers put the blank before an answer themselves: `lead` stays empty.
 
     template: the prompt, with {images} (an image token and a line break each) and {question}.
     """
+
+    template: str
 
     processor_class: ClassVar[Any]
     tower = "model.vision_tower"
     language = "model.language_model"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(r"model\.multi_modal_projector\.linear_[12]", "connector"),
-        "head": Site(r"lm_head", "head"),
-        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        connector=r"model\.multi_modal_projector\.linear_[12]",
+        embeddings=r"model\.language_model\.embed_tokens",
+    )
     regions = (
         (r"model\.vision_tower", "vision"),
         (r"model\.(multi_modal_projector|image_newline)", "connector"),
@@ -63,24 +60,6 @@ class LlavaFamily(LanguageCaptioner):
         (r"model\.language_model", "language"),
         (r"lm_head", "head"),
     )
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        template: str,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        self.template = template
-
-    @abstractmethod
-    def image_processor(self) -> Any:
-        """The slow image processor of the checkpoint: the fast one needs torchvision and gives other pixels."""
 
     @property
     def unreached(self) -> tuple[str, ...]:
@@ -93,9 +72,8 @@ class LlavaFamily(LanguageCaptioner):
     @cached_property
     def processor(self) -> Any:
         """Image processor and tokenizer; how many image tokens a picture takes is said by the model's configuration."""
-        require(self.folder(), "preprocessor_config.json")
         return self.processor_class(
-            self.image_processor(),
+            self.image_processor,
             self.tokenizer,
             patch_size=self.config.vision_config.patch_size,
             vision_feature_select_strategy=self.config.vision_feature_select_strategy,
@@ -105,7 +83,7 @@ class LlavaFamily(LanguageCaptioner):
     @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer. Some files do not list the image token as special: no question may spell it."""
-        tokenizer = read_tokenizer(self.folder())
+        tokenizer = super().tokenizer
         tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE]}, replace_additional_special_tokens=False)
         found, expected = tokenizer.convert_tokens_to_ids(IMAGE), self.config.image_token_id
         if found != expected:
@@ -121,16 +99,11 @@ class LlavaFamily(LanguageCaptioner):
         return bool(self.config.text_config.tie_word_embeddings)
 
     @property
-    def stops(self) -> tuple[int, ...]:
-        """The end of a text, </s>."""
-        return (self.tokenizer.eos_token_id,)
-
-    @property
     def pad_id(self) -> int:
         """The tokenizer's padding id: 32001, added to Llama's vocabulary."""
         return int(self.tokenizer.pad_token_id)
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Prompt ids with the image tokens of each picture, and what the image processor makes of the pictures."""
         batch = self.processor(
             text=[self.template.format(images=f"{IMAGE}\n" * len(images), question=prompt)],
@@ -140,7 +113,7 @@ class LlavaFamily(LanguageCaptioner):
             return_tensors="pt",
         )
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "image_sizes") if key in batch}
-        return Row(batch["input_ids"][0].tolist(), vision)
+        return Seen(batch["input_ids"][0].tolist(), vision)
 
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
         """(tiles, 1, patches, width) of the layer that is read; the second axis makes them pass for pixels."""
@@ -150,49 +123,31 @@ class LlavaFamily(LanguageCaptioner):
             kept.append(output.hidden_states[self.config.vision_feature_layer])
 
         model: Any = self.model.get_submodule("model")
-        hook = model.vision_tower.register_forward_hook(keep)
-        try:
+        with model.vision_tower.register_forward_hook(keep):
             model.get_image_features(**inputs)  # knows which of the tiles are fillers
-        finally:
-            hook.remove()
         return kept[0][:, None]
 
     def replay(self, features: Tensor, *arguments: Any) -> Any:
-        """What CLIP gives, as far as it is read."""
+        """CLIP's output, as far as it is read."""
         return SimpleNamespace(hidden_states={self.config.vision_feature_layer: features[:, 0]})
 
 
+@dataclass(eq=False)
 class Llava(LlavaFamily):
     """LlavaForConditionalGeneration (1.5): pixel_values (pictures, 3, height, width).
 
     square: what is done to a picture that is not square. "pad" adds borders of the mean colour, "crop" cuts the ends.
     """
 
+    square: Literal["crop", "pad"]
+
     config_class = LlavaConfig
     model_class = LlavaForConditionalGeneration
     processor_class = LlavaProcessor
+    image_processor_class = CLIPImageProcessor  # shortest edge to the size of the tower, then the centre of that size
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        template: str,
-        square: Literal["crop", "pad"],
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention, template)
-        self.square = square
-
-    def image_processor(self) -> Any:
-        """CLIP's: shortest edge to the size of the tower, then the centre of that size."""
-        return CLIPImageProcessor.from_pretrained(self.folder(), local_files_only=True)
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
-        """As the family does, with square pictures."""
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
+        """Prompt ids and pixels as the family makes them, of square pictures."""
         if self.square == "pad":
             mean = self.processor.image_processor.image_mean
             images = [padded(image, tuple(int(255 * part) for part in mean)) for image in images]
@@ -205,10 +160,7 @@ class LlavaNext(LlavaFamily):
     config_class = LlavaNextConfig
     model_class = LlavaNextForConditionalGeneration
     processor_class = LlavaNextProcessor
-
-    def image_processor(self) -> Any:
-        """The whole picture, and tiles of the grid of `image_grid_pinpoints` that fits best."""
-        return LlavaNextImageProcessor.from_pretrained(self.folder(), local_files_only=True)
+    image_processor_class = LlavaNextImageProcessor  # the whole, and tiles of the grid that fits best
 
     def places(self, size: tuple[int, int]) -> int:
         """As if no tile were cut: what is sorted by it needs no more."""

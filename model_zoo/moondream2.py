@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +13,11 @@ from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Weights, read_tokenizer
-from model_zoo._hf import Attention, Dtype, Kind, Row, only_image, without_generation_defaults
+from harness.contracts import RequestError, Seen
+from model_zoo._hf import only_image, without_generation_defaults
 from model_zoo._moondream2_keys import fill
 from model_zoo._moondream2_net import MoondreamConfig, MoondreamNet
+from model_zoo._sites import usual_sites
 from model_zoo._tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ GRIDS = ((1, 1), (1, 2), (2, 1), (2, 2))  # (rows, columns) of tiles
 QUESTION = 128  # positions kept for the question, so that a long answer does not reach beyond what was trained
 
 
+@dataclass(eq=False)
 class Moondream2(TowerCaptioner):
     """The MoonDream2 of 2024: what is on the hub from 2025-01 on has the same name and another architecture.
 
@@ -37,22 +39,24 @@ class Moondream2(TowerCaptioner):
     fused_qkv: whether query, key and value of a language layer are one matrix (as published) or three, to LoRA.
     """
 
+    layout: Layout
+    fused_qkv: bool
+
     config_class = MoondreamConfig
     tower = "vision_encoder"
     entrance = ("", "look")
     lead = " "
     tied = False
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.([qkv]_proj|Wqkv)", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.dense", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.fc[12]", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(r"projection\.fc[12]", "connector"),
-        "head": Site(r"text_model\.lm_head", "head"),
-        "embeddings": Site(r"text_model\.model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        qkv=rf"{LANGUAGE}\.self_attn\.([qkv]_proj|Wqkv)",
+        o=rf"{LANGUAGE}\.self_attn\.dense",
+        mlp=rf"{LANGUAGE}\.mlp\.fc[12]",
+        connector=r"projection\.fc[12]",
+        head=r"text_model\.lm_head",
+        embeddings=r"text_model\.model\.embed_tokens",
+    )
     regions = (
         (r"vision_encoder", "vision"),
         (r"projection", "connector"),
@@ -60,22 +64,6 @@ class Moondream2(TowerCaptioner):
         (r"text_model\.lm_head", "head"),
         (r"text_model", "language"),
     )
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        layout: Layout,
-        fused_qkv: bool,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        self.layout = layout
-        self.fused_qkv = fused_qkv
 
     @cached_property
     def config(self) -> MoondreamConfig:
@@ -88,49 +76,36 @@ class Moondream2(TowerCaptioner):
             )
         return config
 
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The checkpoint's tokenizer, GPT-2's with runs of blanks."""
-        return read_tokenizer(self.folder())
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """End of text, which is also the start."""
-        return (self.tokenizer.eos_token_id,)
-
     @property
     def pad_id(self) -> int:
-        """As in the published code; masks and labels go by length."""
+        """Padding with the stop token, as in the published code."""
         return self.stops[0]
 
     def longest_answer(self) -> int:
         """The language model's positions, less the first token, the picture and the room for a question."""
         return int(self.config.text_config.max_position_embeddings) - 1 - self.config.places - QUESTION
 
-    def architecture(self) -> nn.Module:
+    def architecture(self) -> MoondreamNet:
         """The model as configuration and layout describe it."""
-        return self._net()
-
-    def _net(self) -> MoondreamNet:
         return MoondreamNet(self.config, tiled=self.layout == "later", fused=self.fused_qkv)
 
     def read(self) -> nn.Module:
         """The model with its weights."""
         self.config._attn_implementation = self.attention
         with init_empty_weights():  # no second copy of the weights, but real buffers: no file holds those
-            net = self._net()
-        fill(net, self.folder(), self.dtype)
+            net = self.architecture()
+        fill(net, self.folder(), self.compute)
         without_generation_defaults(net.text_model)
         return net
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Ids with a place-holder per image token, pixel_values (views, 3, side, side) and tiles (1, 2)."""
         image = only_image(self.name, images)
         text = self.tokenizer(f"\n\nQuestion: {prompt}\n\nAnswer:", add_special_tokens=False)["input_ids"]
         start = self.tokenizer.bos_token_id
         views, grid = picture_views(image, self.config.vision_config.image_size, tiled=self.layout == "later")
         vision = {"pixel_values": views, "tiles": torch.tensor([grid])}
-        return Row([start] * (1 + self.config.places) + list(text), vision)
+        return Seen([start] * (1 + self.config.places) + list(text), vision)
 
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
         """(1, places, features) of one row."""

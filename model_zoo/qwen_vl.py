@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 from transformers import (
@@ -16,9 +17,9 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
-from harness.contracts import RUNTIME, RequestError, Site
-from model_zoo._checkpoint import Weights, read_json, read_tokenizer, require
-from model_zoo._hf import Attention, Dtype, Kind, Row
+from harness.contracts import RequestError, Seen, Site
+from model_zoo._checkpoint import read_json
+from model_zoo._sites import usual_sites
 from model_zoo._tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
@@ -29,26 +30,29 @@ VISION = r"model\.visual\.blocks\.\d+"
 THINNEST = 200  # the image processor refuses a picture whose longer side is more than so many times the shorter one
 
 
+@dataclass(eq=False)
 class QwenVL(TowerCaptioner):
-    """What both generations share. The processor classes would need torchvision: image processor and tokenizer do not.
+    """Base of both generations. The processor classes would need torchvision: image processor and tokenizer do not.
 
     min_pixels, max_pixels: a picture is resized to an area between the two; (patch * merge)^2 pixels are one token.
     A picture thinner than 200:1 gets black bars along its longer sides, since the vision tower knows no such shape.
     """
 
+    min_pixels: int
+    max_pixels: int
+
+    image_processor_class = Qwen2VLImageProcessor
     tower = "model.visual"
     entrance = (tower, "forward")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.attn\.qkv", "vision"),
-        "v_o": Site(rf"{VISION}\.attn\.proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.(fc[12]|(gate|up|down)_proj)", "vision"),
-        "connector": Site(r"model\.visual\.merger\.mlp\.[02]", "connector"),
-        "head": Site(r"lm_head", "embeddings"),  # tied in both checkpoints
-        "embeddings": Site(r"model\.language_model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        v_qkv=rf"{VISION}\.attn\.qkv",
+        v_o=rf"{VISION}\.attn\.proj",
+        v_mlp=rf"{VISION}\.mlp\.(fc[12]|(gate|up|down)_proj)",
+        connector=r"model\.visual\.merger\.mlp\.[02]",
+        embeddings=r"model\.language_model\.embed_tokens",
+    ) | {"head": Site("lm_head", "embeddings")}  # tied in both checkpoints
     regions = (
         (r"model\.visual\.merger", "connector"),
         (r"model\.visual", "vision"),
@@ -57,23 +61,13 @@ class QwenVL(TowerCaptioner):
         (r"lm_head", "head"),
     )
 
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        min_pixels: int,
-        max_pixels: int,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        if not 0 < min_pixels <= max_pixels:
-            raise RequestError(f"{name}: expected 0 < min_pixels <= max_pixels, got {min_pixels} and {max_pixels}")
-        self.min_pixels = min_pixels
-        self.max_pixels = max_pixels
+    def __post_init__(self) -> None:
+        """Check the range of areas."""
+        super().__post_init__()
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise RequestError(
+                f"{self.name}: expected 0 < min_pixels <= max_pixels, got {self.min_pixels} and {self.max_pixels}"
+            )
 
     @cached_property
     def config(self) -> Any:
@@ -84,18 +78,10 @@ class QwenVL(TowerCaptioner):
         return config
 
     @cached_property
-    def image_processor(self) -> Any:
-        """The slow image processor, which needs no torchvision."""
-        folder = self.folder()
-        require(folder, "preprocessor_config.json")
-        return Qwen2VLImageProcessor.from_pretrained(folder, local_files_only=True)
-
-    @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's tokenizer, with the chat template for pictures."""
-        folder = self.folder()
-        tokenizer = read_tokenizer(folder)
-        older = folder / "chat_template.json"  # beside older checkpoints; only a processor would read it
+        tokenizer = super().tokenizer
+        older = self.folder() / "chat_template.json"  # beside older checkpoints; only a processor would read it
         if older.is_file():
             tokenizer.chat_template = read_json(older)["chat_template"]
         return tokenizer
@@ -110,7 +96,7 @@ class QwenVL(TowerCaptioner):
         """The end of a text."""
         return self.stops[1]
 
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Chat-template ids, pixel_values (patches, patch values) of all pictures and image_grid_thw (pictures, 3)."""
         vision = self.image_processor(
             [widened(image) for image in images],
@@ -122,7 +108,7 @@ class QwenVL(TowerCaptioner):
         )
         tokens = (vision["image_grid_thw"].prod(1) // self.image_processor.merge_size**2).tolist()
         keys = ("pixel_values", "image_grid_thw")
-        return Row(self._expanded(self._chat(len(images), prompt), tokens), {key: vision[key] for key in keys})
+        return Seen(self._expanded(self._chat(len(images), prompt), tokens), {key: vision[key] for key in keys})
 
     def _chat(self, images: int, prompt: str) -> list[int]:
         content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
@@ -144,11 +130,8 @@ class QwenVL(TowerCaptioner):
         """(patches, width) of one row, as the merger gets them, in the order of the patches."""
         kept: list[Tensor] = []
         visual, grid = self.model.get_submodule(self.tower), inputs["image_grid_thw"]
-        hook = visual.get_submodule("merger").register_forward_pre_hook(lambda _, given: kept.append(given[0]))
-        try:
+        with visual.get_submodule("merger").register_forward_pre_hook(lambda _, given: kept.append(given[0])):
             visual(inputs[PIXELS], grid_thw=grid)
-        finally:
-            hook.remove()
         return self.in_order(kept[0], grid)
 
     def in_order(self, features: Tensor, grid: Tensor) -> Tensor:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
-from harness.contracts import RUNTIME, Site
-from model_zoo._checkpoint import Weights, require
-from model_zoo._hf import Attention, Dtype, Kind, Row
+from harness.contracts import Seen
+from model_zoo._checkpoint import require
 from model_zoo._idefics3_pixels import QuickImageProcessor, count
 from model_zoo._language import LanguageCaptioner
+from model_zoo._sites import usual_sites
 from model_zoo._tower import PIXELS
 
 if TYPE_CHECKING:
@@ -24,11 +25,15 @@ LANGUAGE = r"model\.text_model\.layers\.\d+"
 VISION = r"model\.vision_model\.encoder\.layers\.\d+"
 
 
+@dataclass(eq=False)
 class SmolVLM(LanguageCaptioner):
     """Idefics3ForConditionalGeneration, as HuggingFaceTB/SmolVLM-500M-Instruct stores it.
 
     longest_edge, image_splitting: None keeps what the checkpoint's preprocessor_config.json says.
     """
+
+    longest_edge: int | None
+    image_splitting: bool | None
 
     config_class = Idefics3Config
     model_class = Idefics3ForConditionalGeneration
@@ -37,17 +42,12 @@ class SmolVLM(LanguageCaptioner):
     language = "model.text_model"
     entrance = ("model", "get_image_features")
     replaced = (PIXELS, "pixel_attention_mask")
-    sites: Mapping[str, Site] = {
-        "qkv": Site(rf"{LANGUAGE}\.self_attn\.[qkv]_proj", "language"),
-        "o": Site(rf"{LANGUAGE}\.self_attn\.o_proj", "language"),
-        "mlp": Site(rf"{LANGUAGE}\.mlp\.(gate|up|down)_proj", "language"),
-        "v_qkv": Site(rf"{VISION}\.self_attn\.[qkv]_proj", "vision"),
-        "v_o": Site(rf"{VISION}\.self_attn\.out_proj", "vision"),
-        "v_mlp": Site(rf"{VISION}\.mlp\.fc[12]", "vision"),
-        "connector": Site(r"model\.connector\.modality_projection\.proj", "connector"),
-        "head": Site(r"lm_head", "head"),
-        "embeddings": Site(r"model\.text_model\.embed_tokens", "embeddings"),
-    }
+    sites = usual_sites(
+        LANGUAGE,
+        VISION,
+        connector=r"model\.connector\.modality_projection\.proj",
+        embeddings=r"model\.text_model\.embed_tokens",
+    )
     regions = (
         (r"model\.vision_model", "vision"),
         (r"model\.connector", "connector"),
@@ -55,22 +55,6 @@ class SmolVLM(LanguageCaptioner):
         (r"model\.text_model", "language"),
         (r"lm_head", "head"),
     )
-
-    def __init__(
-        self,
-        name: str,
-        kind: Kind,
-        weights: Weights,
-        hub: Annotated[str, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        dtype: Dtype,
-        attention: Annotated[Attention, RUNTIME],
-        longest_edge: int | None,
-        image_splitting: bool | None,
-    ) -> None:
-        super().__init__(name, kind, weights, hub, revision, dtype, attention)
-        self.longest_edge = longest_edge
-        self.image_splitting = image_splitting
 
     @cached_property
     def config(self) -> Any:
@@ -109,18 +93,13 @@ class SmolVLM(LanguageCaptioner):
         """The end of an utterance, as in the chat template."""
         return (self.tokenizer.convert_tokens_to_ids(self.processor.end_of_utterance_token),)
 
-    @property
-    def pad_id(self) -> int:
-        """The text model's padding id."""
-        return int(self.config.pad_token_id)
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
+    def encode(self, images: Sequence[Image.Image], prompt: str) -> Seen:
         """Chat-template ids with 64 image tokens per tile, pixel_values (1, tiles, 3, height, width) and their mask."""
         content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt}]
         text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
         batch = self.processor(text=[text], images=[list(images)], return_tensors="pt")
         vision = {key: torch.as_tensor(batch[key]) for key in ("pixel_values", "pixel_attention_mask")}
-        return Row(batch["input_ids"][0].tolist(), vision)
+        return Seen(batch["input_ids"][0].tolist(), vision)
 
     def watch(self, inputs: dict[str, Tensor]) -> Tensor:
         """(frames, patches, width) of the frames of one row."""

@@ -6,7 +6,6 @@ training text starts with the token that generation starts with, and pictures ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,25 +13,25 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
 from harness.contracts import RUNTIME, RequestError
-from model_zoo._checkpoint import Reference, Weights, read_config, read_model, read_tokenizer, require
-from model_zoo._hf import Attention, Float, HFCaptioner, Kind, Row, only_image, stages, without_generation_defaults
+from model_zoo._baseline import Baseline
+from model_zoo._checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
+from model_zoo._hf import without_generation_defaults
+from model_zoo._options import Attention, Float, Kind
 from model_zoo._visiongpt2_net import VisionGPT2Net
 
 if TYPE_CHECKING:
-    from PIL import Image
     from torch import nn
 
 NEW = r"transformer\.h\.\d+\.(crossattention|ln_cross_attn)\..*"
 UNUSED = r"(vit\.)?(layernorm|pooler)\..*|classifier\..*"
 
 
-class VisionGPT2(HFCaptioner):
-    """GPT-2 block i reads the output of ViT block i. The prompt is ignored: the model was never asked anything.
+class VisionGPT2(Baseline):
+    """GPT-2 block i reads the output of ViT block i; the picture enters by cross-attention.
 
     init_seed: of the cross-attention, where the text checkpoint has none.
     """
 
-    prompted = False
     regions = (
         (r"vit", "vision"),
         (r"gpt2\.transformer\.wte", "embeddings"),
@@ -55,9 +54,7 @@ class VisionGPT2(HFCaptioner):
         schedule: list[dict[str, Any]],
     ) -> None:
         references = [Reference(vision, vision_revision, "vision"), Reference(text, text_revision, "text")]
-        super().__init__(name, kind, weights, dtype, attention, references)
-        self.init_seed = init_seed
-        self.schedule = stages(schedule)
+        super().__init__(name, kind, weights, dtype, attention, references, init_seed, schedule)
 
     @cached_property
     def configs(self) -> tuple[Any, Any]:
@@ -80,25 +77,13 @@ class VisionGPT2(HFCaptioner):
 
     @cached_property
     def image_processor(self) -> Any:
-        """Squashes to the ViT's size: no crop, so that the borders of a radiograph stay."""
-        folder = self.folder("vision")
-        require(folder, "preprocessor_config.json")
-        return ViTImageProcessor.from_pretrained(folder, local_files_only=True)
+        """The checkpoint's own."""
+        return read_image_processor(ViTImageProcessor, self.folder("vision"))
 
     @property
     def tied(self) -> bool:
         """GPT-2's head is its embedding."""
         return bool(self.configs[1].tie_word_embeddings)
-
-    @property
-    def stops(self) -> tuple[int, ...]:
-        """GPT-2's end of text, which is also its start."""
-        return (self.tokenizer.eos_token_id,)
-
-    @property
-    def pad_id(self) -> int:
-        """GPT-2 has no padding token. Not the start token, which transformers would take for padding on the right."""
-        return 0
 
     def longest_answer(self) -> int:
         """GPT-2's positions, less the first token."""
@@ -112,26 +97,9 @@ class VisionGPT2(HFCaptioner):
     def read(self) -> nn.Module:
         """The model with its weights; cross-attention that no checkpoint holds is drawn from `init_seed`."""
         vision, text = self.configs
-        vit = read_model(
-            ViTModel,
-            self.folder("vision"),
-            vision,
-            self.dtype,
-            self.attention,
-            may_lack=UNUSED,
-            may_ignore=UNUSED,
-            add_pooling_layer=False,
-        )
+        kind = (self.compute, self.attention)
+        vit = read_model(ViTModel, self.folder("vision"), vision, *kind, UNUSED, UNUSED, add_pooling_layer=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.init_seed)
-            gpt2 = read_model(
-                GPT2LMHeadModel, self.folder("text"), text, self.dtype, self.attention, may_lack=NEW, may_ignore=""
-            )
+            gpt2 = read_model(GPT2LMHeadModel, self.folder("text"), text, *kind, may_lack=NEW)
         return VisionGPT2Net(vit, without_generation_defaults(gpt2))
-
-    def encode(self, images: Sequence[Image.Image], prompt: str) -> Row:
-        """The first token and pixel_values (1, 3, height, width); the picture enters by cross-attention."""
-        image = only_image(self.name, images)
-        # A picture of 3 rows would be taken for one of 3 channels.
-        batch = self.image_processor(image, input_data_format="channels_last", return_tensors="pt")
-        return Row([self.tokenizer.bos_token_id], {"pixel_values": batch["pixel_values"]})

@@ -1,4 +1,4 @@
-"""Tensors by key in a folder of bounded size: what is used longest ago goes first, what is damaged is set aside."""
+"""Feature files: tensors by key in a folder of bounded size. What was used longest ago goes first."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load, save
 
 from harness.machine.terminal import errors
+from harness.store import replacing
 
 SUFFIX = ".features"
 CHECK = 4  # bytes behind the tensors: safetensors notices a file that is too short, but no flipped bit
@@ -57,19 +58,15 @@ class FeatureFiles:
         if self.full or not self._room(len(raw) + CHECK):
             self.full = True
             return False
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            draft.write_bytes(raw + zlib.crc32(raw).to_bytes(CHECK, "little"))
+            with replacing(self._path(key), durable=False) as file:
+                file.write(raw)
+                file.write(zlib.crc32(raw).to_bytes(CHECK, "little"))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             if error.errno not in FULL:
                 raise
             self.full = True
-            return False
-        draft.replace(path)
-        return True
+        return not self.full
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}{SUFFIX}"

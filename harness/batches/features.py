@@ -1,4 +1,4 @@
-"""What vision towers make of pictures, kept over epochs, runs and strategies: a frozen tower sees a picture once."""
+"""Features that vision towers make of pictures, kept over epochs, runs and strategies: a frozen tower sees one once."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class Features:
         tensors = self.files.read(keys.picture) if ids else None
         return Seen(ids[IDS].tolist(), tensors) if ids and tensors else None
 
-    def see(self, query: Query, example: Example) -> Example:
+    def encode(self, query: Query, example: Example) -> Example:
         """The example with its row; what is new is kept as far as there is room."""
-        keys, looked = self._of(query), self.captioner.look(example)
+        keys, processed = self._of(query), self.captioner.preprocess(example)
         tensors = self.files.read(keys.picture)
-        seen = Seen(looked.ids, tensors) if tensors else self.captioner.see(looked)
+        seen = Seen(processed.ids, tensors) if tensors else self.captioner.encode_images(processed)
         # the question last: where it is, all is
         if tensors or self.files.write(keys.picture, seen.tensors):
             self.files.write(keys.question, {IDS: torch.tensor(seen.ids, dtype=torch.int32)})
@@ -101,7 +101,7 @@ class Features:
         todo = todo[ranks.rank() :: ranks.world()]
         with bar(f"pictures {name}", len(todo)) as advance:
             for place in todo:
-                self.see(queries[place], load(queries[place]))
+                self.encode(queries[place], load(queries[place]))
                 advance(1)
                 if self.files.full:
                     errors.print(

@@ -1,21 +1,15 @@
-"""About how long rows are, before anything is decoded: for batches of rows alike, the longest first."""
+"""Lengths of rows, estimated before anything is decoded: for batches of rows alike, the longest first."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from functools import cache
 
 from PIL import Image
 
 from harness.contracts import Captioner, ImageError, ImageSource, Measured, Query, Stored
+from harness.machine.pillow import DAMAGE, FORMATS
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-UNREADABLE = (
-    *(ImageError, OSError, ValueError, TypeError, LookupError, RuntimeError, SyntaxError, AttributeError, EOFError),
-    *(struct.error, OverflowError, MemoryError, Image.DecompressionBombError),
-)
-"""What damaged headers raise: what is wrong with the picture is said where it is decoded."""
 LETTERS = 4  # of a token, about
 
 
@@ -49,5 +43,5 @@ def _size(source: ImageSource) -> tuple[int, int] | None:
     try:
         with source.open() as stream, Image.open(stream, formats=FORMATS) as image:
             return image.size
-    except UNREADABLE:
-        return None
+    except (ImageError, *DAMAGE):
+        return None  # what is wrong with the picture is said where it is decoded

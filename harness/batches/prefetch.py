@@ -1,4 +1,4 @@
-"""Pictures of the next batch, read and decoded by a thread while the model works on this one."""
+"""Prefetching: a thread reads and decodes the pictures of the next batch while the model works on this one."""
 
 from __future__ import annotations
 

@@ -20,30 +20,33 @@ Calls = Callable[[Sequence[Pair]], list[float]]
 """Pairs of one system in file order -> their values."""
 
 
+def _clean(text: str) -> str:
+    return preprocess(text, "imageclef")
+
+
 def bertscore(folder: Path, references: Sequence[str], layer: int, device: str) -> Calls:
     """bert-score's scorer, one pair per call, idf over the references."""
     from bert_score import BERTScorer
 
-    clean = [preprocess(text, "imageclef") for text in references]
+    clean = [_clean(text) for text in references]
     scorer = BERTScorer(str(folder), num_layers=layer, idf=True, idf_sents=clean, nthreads=0, device=device)
     scorer._tokenizer.model_max_length = 512
 
     def run(pairs: Sequence[Pair]) -> list[float]:
-        texts = [[preprocess(text, "imageclef") for text in (one.candidate, one.reference)] for one in pairs]
-        return [float(scorer.score([candidate], [reference])[2]) for candidate, reference in texts]
+        return [float(scorer.score([_clean(one.candidate)], [_clean(one.reference)])[2]) for one in pairs]
 
     return run
 
 
-def rouge() -> Calls:
+def rouge1() -> Calls:
     """rouge-score, pair by pair."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rouge1"], use_stemmer=False)
 
     def run(pairs: Sequence[Pair]) -> list[float]:
-        texts = [[preprocess(text, "imageclef") for text in (one.reference, one.candidate)] for one in pairs]
-        return [float(scorer.score(*sides)["rouge1"].fmeasure) for sides in texts]
+        found = [scorer.score(_clean(one.reference), _clean(one.candidate)) for one in pairs]
+        return [float(one["rouge1"].fmeasure) for one in found]
 
     return run
 
@@ -61,9 +64,7 @@ def bleurt(folder: Path, device: str) -> Calls:
         values: list[float] = []
         for start in range(0, len(pairs), 8):
             batch = pairs[start : start + 8]
-            sides = [
-                [preprocess(getattr(one, key), "imageclef") for one in batch] for key in ("reference", "candidate")
-            ]
+            sides = ([_clean(one.reference) for one in batch], [_clean(one.candidate) for one in batch])
             inputs = tokenizer(*sides, padding="longest", truncation=True, max_length=512, return_tensors="pt")
             values += model(**inputs.to(device)).logits.flatten().tolist()
         return values

@@ -1,66 +1,90 @@
-"""What the comparisons with others share: a captioner of a published size with random weights, pictures, captions."""
+"""What the comparisons with others share: a captioner of a published size with random weights, pictures, captions,
+and how much of what a device can do a piece of work comes to."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
-from importlib import import_module, metadata
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, ClassVar
 
-import pandas as pd
 import torch
-from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Idefics3ImageProcessor
 
 from harness import config
-from harness.benchmarks._peak import matmul_rate
-from harness.contracts import Query
+from harness.batches.feature_files import FeatureFiles
+from harness.batches.features import Features
+from harness.benchmarks._runner import Benchmark, Row
+from harness.contracts import Query, TowerCached
 from harness.machine import provenance
-from harness.tables.csv_files import write_csv
+from harness.machine.bfloat16 import emulation
 
 QUESTION = "Describe this medical image."
 WORDS = (6, 8, 10, 12, 13, 15, 16, 18, 20, 22, 25, 28, 32, 38, 47, 60)
 """Lengths of captions, shortest to longest, about the sixteen quantiles of ImageCLEFmedical Caption 2023."""
-PACKAGES = ("torch", "transformers", "peft", "trl")
 EDGES = {"smolvlm": ["model.longest_edge={edge}"], "qwen2_vl": ["model.max_pixels={area}"], "llava_15": []}
 """The overrides that set the size of a picture; LLaVA-1.5 knows one size."""
-KEY = ["model", "dtype", "device"]
+DTYPES = ("float32", "bfloat16")
+ROOM = 50 * 2.0**30  # bytes of features
 
 
-def options(description: str | None) -> argparse.ArgumentParser:
-    """The command line that all share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=list(EDGES), default="smolvlm", help="of whose published sizes")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--layers", type=int, help="of tower and language model, to try it out; default: all")
-    parser.add_argument("--edge", type=int, default=1024, help="longest edge of a picture; the hub's file says 2048")
-    parser.add_argument("--pixels", type=int, default=512, help="of a side of the drawn pictures")
-    parser.add_argument("--samples", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="csv file; rows of other models, devices and dtypes in it stay")
-    return parser
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Comparison(Benchmark):
+    """A row for each side, on the same checkpoint, pictures and captions."""
 
+    key: ClassVar = ("model", "dtype", "device")
+    model: Annotated[str, "of whose published sizes", EDGES] = "smolvlm"
+    device: Annotated[str, "cpu or cuda"] = "cpu"
+    dtype: Annotated[str, "of weights and products", DTYPES] = "float32"
+    layers: Annotated[int | None, "of tower and language model, to try it out; default: all"] = None
+    edge: Annotated[int, "longest edge of a picture; the hub's file says 2048"] = 1024
+    pixels: Annotated[int, "of a side of the drawn pictures"] = 512
+    samples: Annotated[int, "pictures"] = 16
+    threads: Annotated[int, "of torch"] = 2
 
-def checkpoint(folder: Path, chosen: argparse.Namespace) -> Path:
-    """The published sizes with random weights; written once into `folder`."""
-    place = folder / str(chosen.model)
-    if not place.is_dir():
-        import_module("model_zoo.embedded.benchmark").prepare(chosen.model, place, chosen.device, chosen.layers)
-    return place
+    @abstractmethod
+    def measure(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """The figures of each side, gflops_per_s among them; the first is what the others are compared with."""
 
+    def rows(self) -> Iterator[Row]:
+        """With the matrix rate beside each, since it drifts by the hour."""
+        names = ("model", "dtype", "layers", "edge", "pixels", "samples", "threads")
+        facts = {name: "all" if getattr(self, name) is None else getattr(self, name) for name in names}
+        with TemporaryDirectory(prefix="capbench-") as folder:
+            for row in self.measure(Path(folder)):
+                peak = matmul_rate(getattr(torch, self.dtype), self.device) / 1e9
+                yield row | {
+                    "share_of_matmul": row["gflops_per_s"] / peak,
+                    **facts,
+                    "matmul_gflops_per_s": peak,
+                    "cores": os.cpu_count(),
+                    "device": provenance.device_name(self.device),
+                    "versions": provenance.versions("torch", "transformers", "peft", "trl"),
+                    "code": provenance.code_version(),
+                    "measured_at": provenance.now(),
+                }
 
-def cell_of(place: Path, chosen: argparse.Namespace, *overrides: str) -> config.Cell:
-    """A cell of `capbench run` over that checkpoint."""
-    torch.set_num_threads(chosen.threads)
-    fixed = [f"model={chosen.model}", "weights=hub", f"model.hub={place}", f"model.dtype={chosen.dtype}"]
-    fixed += [f"dataset.size={chosen.pixels}", f"dataset.train={chosen.samples}", f"dataset.test={chosen.samples}"]
-    fixed += [value.format(edge=chosen.edge, area=chosen.edge**2) for value in EDGES[chosen.model]]
-    return config.cells("run", [*fixed, "train.workers=0", *overrides])[0]
+    def checkpoint(self, folder: Path) -> Path:
+        """The published sizes with random weights; written once into `folder`."""
+        place = folder / self.model
+        if not place.is_dir():
+            import_module("model_zoo.embedded.benchmark").prepare(self.model, place, self.device, self.layers)
+        return place
+
+    def cell(self, checkpoint: Path, *overrides: str) -> config.Cell:
+        """A cell of `capbench run` over that checkpoint."""
+        torch.set_num_threads(self.threads)
+        fixed = [f"model={self.model}", "weights=hub", f"model.hub={checkpoint}", f"model.dtype={self.dtype}"]
+        fixed += [f"dataset.size={self.pixels}", f"dataset.train={self.samples}", f"dataset.test={self.samples}"]
+        fixed += [value.format(edge=self.edge, area=self.edge**2) for value in EDGES[self.model]]
+        return config.cells("run", [*fixed, "train.workers=0", *overrides])[0]
 
 
 def queries(cell: config.Cell, split: str) -> list[Query]:
@@ -83,40 +107,33 @@ def stock(captioner: Any) -> Any:
     return captioner
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def features(captioner: TowerCached, folder: Path) -> Features:
+    """What the tower sees, kept in a folder that all sides share."""
+    return Features(captioner, FeatureFiles(folder / "features", ROOM), {})
 
 
-def report(rows: Sequence[dict[str, Any]], chosen: argparse.Namespace) -> None:
-    """Print the figures and, where asked, write them with what they depend on."""
-    found = provenance.environment()["packages"] | {"trl": _version("trl")}
-    facts = {
-        name: getattr(chosen, name) for name in ("model", "dtype", "layers", "edge", "pixels", "samples", "threads")
-    }
-    peak = matmul_rate(getattr(torch, chosen.dtype), chosen.device)
-    table = pd.DataFrame(rows).assign(
-        **{name: "all" if value is None else value for name, value in facts.items()},
-        matmul_gflops_per_s=peak / 1e9,
-        cores=os.cpu_count(),
-        device=provenance.device_name(chosen.device),
-        versions=" ".join(f"{name}={found[name]}" for name in PACKAGES),
-        code=provenance.code_version(),
-        measured_at=provenance.now(),
-    )
-    if "gflops_per_s" in table:
-        table.insert(len(rows[0]), "share_of_matmul", table["gflops_per_s"] * 1e9 / peak)
-    Console(width=200).print(table.iloc[:, : len(rows[0]) + 1].to_string(index=False), markup=False)
-    if chosen.out:
-        write_csv(_joined(table, chosen.out), chosen.out)
+def matmul_rate(dtype: torch.dtype, device: str = "cpu") -> float:
+    """Operations a second of the best of some large matrix products."""
+    size = 8192 if device.startswith("cuda") else 2048
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = 0.0
+    with emulation(dtype, torch.device(device)):
+        for _ in range(4):
+            _wait(device)
+            start = time.perf_counter()
+            left @ right
+            _wait(device)
+            best = max(best, 2 * size**3 / (time.perf_counter() - start))
+    return best
 
 
-def _joined(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """With the rows of the file that are of something else."""
-    before = pd.read_csv(path) if path.is_file() else table.iloc[:0]
-    if not set(KEY) <= set(before.columns):
-        return table
-    same = before[KEY].apply(tuple, axis=1).isin(table[KEY].apply(tuple, axis=1))
-    return pd.concat([before[~same], table], ignore_index=True)
+def operations(work: Callable[[], object]) -> float:
+    """Floating-point operations of the matrix products, convolutions and attention in a piece of work."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()

@@ -20,7 +20,7 @@ from typing import Any
 from harness import config
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
-from harness.contracts import Captioner, Plan, Query, Strategy, TowerCached
+from harness.contracts import CapBenchError, Captioner, Plan, Query, Strategy, TowerCached
 from harness.inference.generate import generate
 from harness.machine import provenance
 from harness.machine.devices import pick_device
@@ -71,7 +71,7 @@ class Bench:
         journal, decoding = Journal(self.folder / f"{name}.jsonl"), config.build(self.cell, "generate")
         generate(self.captioner, self.test, decoding, journal, None, features)
         rows = journal.latest()
-        return len(rows) / sum(float(row["seconds"]) for row in rows)
+        return len(rows) / sum(float(row.seconds) for row in rows)
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -112,13 +112,13 @@ def _stages(bench: Bench) -> None:
     if not isinstance(captioner, TowerCached):
         return
     meter = provenance.Meter(bench.device)
-    looked = [captioner.look(example) for example in told]
+    processed = [captioner.preprocess(example) for example in told]
     bench.row["process_s"] = meter.seconds() / len(told)
     meter = provenance.Meter(bench.device)
-    for one in looked:
-        captioner.see(one)
+    for one in processed:
+        captioner.encode_images(one)
     bench.row["tower_s"] = meter.seconds() / len(told)
-    bench.row["prompt_tokens"] = sum(len(one.ids) for one in looked) / len(looked)
+    bench.row["prompt_tokens"] = sum(len(one.ids) for one in processed) / len(processed)
 
 
 def _fits(bench: Bench) -> None:
@@ -141,10 +141,13 @@ def _captions(bench: Bench) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure what the order asks for."""
+    """Measure what the order asks for. Raises SystemExit with the reason where that cannot be."""
     order = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     with TemporaryDirectory(prefix="capbench-") as folder:
-        row = measure(order, Path(folder))
+        try:
+            row = measure(order, Path(folder))
+        except CapBenchError as error:
+            raise SystemExit(str(error)) from None
     Path(argv[1]).write_text(json.dumps(row), encoding="utf-8")
 
 

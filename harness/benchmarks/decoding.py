@@ -8,8 +8,6 @@ half of them grey; `difference` is that of the values from the stock side's, in 
 
 from __future__ import annotations
 
-import argparse
-import csv
 import random
 import time
 from collections import deque
@@ -21,19 +19,19 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from PIL import Image, ImageFilter
-from rich.console import Console
 from torch.utils.data import DataLoader, Dataset
 from transformers import Idefics3ImageProcessor
 
 from harness import cli, config
+from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import ImageSource
 from harness.machine import provenance
+from harness.store import csv_text, write_text
 from model_zoo._idefics3_pixels import QuickImageProcessor
 
 BATCH = 8
@@ -57,10 +55,8 @@ def draw(folder: Path, count: int, seed: int = 0) -> list[Path]:
         image = grey if number % 2 else Image.merge("RGB", (grey, coarse, grey))
         paths.append(folder / f"{number:05d}.jpg")
         image.save(paths[-1], quality=90)
-    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "caption", "split"])
-        writer.writerows([path.name, "A picture.", "test"] for path in paths)
+    lines = [(path.name, "A picture.", "test") for path in paths]
+    write_text(folder / "table.csv", csv_text(("image", "caption", "split"), lines))
     return paths
 
 
@@ -191,31 +187,28 @@ def prepared(folder: Path, size: int) -> list[ImageSource]:
     return [sample.images[0] for sample in config.build_node(node, "dataset").load("test").samples]
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="csv file of the figures")
-    parser.add_argument("--pictures", type=int, default=96)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--edges", type=int, nargs="+", default=[512, 2048], help="longest edges; 2048 is the hub's")
-    chosen = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = []
-    with TemporaryDirectory(prefix="decoding-") as scratch:
-        paths = draw(Path(scratch), chosen.pictures)
-        for edge in chosen.edges:
-            part = paths if edge <= TILE else paths[: max(BATCH, len(paths) // 4)]  # 13 tiles each take their time
-            files, shards = (find[: len(part)] for find in (read(Path(scratch)), prepared(Path(scratch), edge)))
-            found = sides(part, files, shards, edge, TILE)
-            rows += [{"longest_edge": edge, **row} for row in measure(found, len(part), chosen.repeats)]
-    table = pd.DataFrame(rows).assign(
-        pictures=chosen.pictures, workers=WORKERS, device=provenance.device_name("cpu"), code=provenance.code_version()
-    )
-    Console(width=200).print(table.to_string(index=False))
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(chosen.out, index=False, float_format="%.6g")
+@dataclass(frozen=True, kw_only=True)
+class Decoding(Benchmark):
+    """A row for each side and edge."""
 
+    pictures: Annotated[int, "that are drawn"] = 96
+    repeats: Annotated[int, "turns, of which the best counts"] = 3
+    edges: Annotated[Sequence[int], "longest edges; 2048 is the hub's"] = (512, 2048)
+
+    def rows(self) -> Iterator[Row]:
+        """Pictures a second, and how far values differ."""
+        torch.set_num_threads(1)
+        facts = {"device": provenance.device_name("cpu"), "code": provenance.code_version()}
+        with TemporaryDirectory(prefix="decoding-") as scratch:
+            paths = draw(Path(scratch), self.pictures)
+            for edge in self.edges:
+                part = paths if edge <= TILE else paths[: max(BATCH, len(paths) // 4)]  # 13 tiles each take their time
+                files, shards = (find[: len(part)] for find in (read(Path(scratch)), prepared(Path(scratch), edge)))
+                for row in measure(sides(part, files, shards, edge, TILE), len(part), self.repeats):
+                    yield {"longest_edge": edge, **row, "pictures": self.pictures, "workers": WORKERS, **facts}
+
+
+main = Decoding.main
 
 if __name__ == "__main__":
     main()

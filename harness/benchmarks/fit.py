@@ -11,30 +11,24 @@ TRL's. `gflops_per_s` counts what a side has to compute: the tower once where it
 
 from __future__ import annotations
 
-import argparse
 import gc
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import transformers
 
 from harness import config
-from harness.batches.feature_files import FeatureFiles
-from harness.batches.features import Features
-from harness.benchmarks._peak import operations
-from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
+from harness.benchmarks._real import Comparison, features, operations, queries, stock
 from harness.contracts import Example, Query, Training
 from harness.training.fit import examples, fit
 
-ROOM = 50 * 2.0**30
 LORA = ("lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.0")
 SIDES = ("trl", "pictures", "features made", "features kept")
 
@@ -98,8 +92,8 @@ def ours(cell: config.Cell, asked: Sequence[Query], folder: Path, device: str, s
     captioner, strategy, training = (config.build(cell, group) for group in ("model", "lora", "train"))
     captioner.load(device)
     place = folder / side.replace(" ", "-")
-    features = Features(captioner, FeatureFiles(folder / "features", ROOM), {}) if side != "pictures" else None
-    done = fit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, None, features)
+    kept = features(captioner, folder) if side != "pictures" else None
+    done = fit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, None, kept)
     return done.seconds, pd.read_csv(place / "losses.csv")["loss"].to_list()
 
 
@@ -109,52 +103,48 @@ def work(cell: config.Cell, query: Query, device: str) -> tuple[float, float]:
     captioner.load(device)
     model = strategy.attach(captioner, strategy.plan(captioner))
     (told,) = examples([query])
-    seen = replace(told, images=(), seen=captioner.see(captioner.look(told)))
+    seen = replace(told, images=(), seen=captioner.encode_images(captioner.preprocess(told)))
 
     def update(example: Example) -> None:
         batch = captioner.collate([example], training.max_caption_tokens)
         inputs = {name: tensor.to(device) for name, tensor in batch.items()}
-        with captioner.given(inputs):
+        with captioner.using_features(inputs):
             model(**inputs).loss.backward()
 
     return operations(partial(update, told)), operations(partial(update, seen))
 
 
-def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class Fit(Comparison):
     """A row for each side; each reads the model anew."""
-    place = checkpoint(folder, chosen)
-    batch = [f"train.batch_size={chosen.batch}", f"train.micro_batch_size={chosen.batch}", "train.log_every=1"]
-    cell = cell_of(place, chosen, *LORA, *batch, f"train.epochs={chosen.epochs}")
-    asked, rows = queries(cell, "train"), list[dict[str, Any]]()
-    first: list[float] = []
-    full, kept = work(cell, asked[0], chosen.device)
-    per_sample = {"features made": kept + (full - kept) / chosen.epochs, "features kept": kept}
-    for side in chosen.sides:
-        gc.collect()
-        given = (cell, asked, folder, chosen.device)
-        seconds, losses = trl(*given) if side == "trl" else ours(*given, side)
-        first = first or losses
-        rows.append({
-            "side": side, "samples_per_s": len(asked) * chosen.epochs / seconds, "seconds": seconds,
-            "first_loss": losses[0], "last_loss": losses[-1], "steps": len(losses),
-            "largest_difference": max(abs(a - b) for a, b in zip(losses, first, strict=True)),
-            "epochs": chosen.epochs, "batch_size": chosen.batch,
-            "gflops_per_s": per_sample.get(side, full) * len(asked) * chosen.epochs / seconds / 1e9,
-        })  # fmt: skip
-        rows[-1]["speedup"] = rows[-1]["samples_per_s"] / rows[0]["samples_per_s"]
-    return rows
+
+    batch: Annotated[int, "samples of an update"] = 4
+    epochs: Annotated[int, "of the fit"] = 3
+    sides: Annotated[Sequence[str], "in this order", SIDES] = SIDES
+
+    def measure(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """Samples per second and losses."""
+        batch = [f"train.batch_size={self.batch}", f"train.micro_batch_size={self.batch}", "train.log_every=1"]
+        cell = self.cell(self.checkpoint(folder), *LORA, *batch, f"train.epochs={self.epochs}")
+        asked = queries(cell, "train")
+        first: tuple[float, list[float]] | None = None
+        full, kept = work(cell, asked[0], self.device)
+        per_sample = {"features made": kept + (full - kept) / self.epochs, "features kept": kept}
+        for side in self.sides:
+            gc.collect()
+            given = (cell, asked, folder, self.device)
+            seconds, losses = trl(*given) if side == "trl" else ours(*given, side)
+            first, rate = first or (seconds, losses), len(asked) * self.epochs / seconds
+            yield {
+                "side": side, "samples_per_s": rate, "seconds": seconds,
+                "first_loss": losses[0], "last_loss": losses[-1], "steps": len(losses),
+                "largest_difference": max(abs(a - b) for a, b in zip(losses, first[1], strict=True)),
+                "epochs": self.epochs, "batch_size": self.batch,
+                "gflops_per_s": per_sample.get(side, full) * rate / 1e9, "speedup": first[0] / seconds,
+            }  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = options(__doc__)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    chosen = parser.parse_args(argv)
-    with TemporaryDirectory(prefix="capbench-") as folder:
-        report(measure(chosen, Path(folder)), chosen)
-
+main = Fit.main
 
 if __name__ == "__main__":
     main()

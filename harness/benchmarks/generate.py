@@ -10,29 +10,24 @@ take. `gflops_per_s` counts what a side has to compute: no tower where the featu
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import eq
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 
 from harness import config
-from harness.batches.feature_files import FeatureFiles
-from harness.batches.features import Features
-from harness.benchmarks._peak import operations
-from harness.benchmarks._real import cell_of, checkpoint, options, queries, report, stock
-from harness.contracts import Decoding, Example, Query, Speak
+from harness.benchmarks._real import Comparison, features, operations, queries, stock
+from harness.contracts import Decoding, Engine, Example, Query
 from harness.inference import vllm
 from harness.inference.generate import generate
 from harness.store import Journal
 from harness.training.fit import examples
-
-ROOM = 50 * 2.0**30
 
 
 @dataclass
@@ -44,7 +39,7 @@ class Task:
     decoding: Decoding
     folder: Path
     device: str
-    speak: Speak | None = None
+    engine: Engine | None = None
 
     def one_at_a_time(self) -> list[str]:
         """A call of the model for each picture."""
@@ -54,11 +49,11 @@ class Task:
 
     def batches(self, *, keep: bool) -> list[str]:
         """`capbench run`'s way."""
-        features = Features(self.captioner, FeatureFiles(self.folder / "features", ROOM), {}) if keep else None
+        kept = features(self.captioner, self.folder) if keep else None
         with TemporaryDirectory(dir=self.folder) as place:
             journal = Journal(Path(place) / "captions.jsonl")
-            generate(self.captioner, self.asked, self.decoding, journal, None, features, self.speak)
-            return [row["caption"] for row in journal.latest()]
+            generate(self.captioner, self.asked, self.decoding, journal, None, kept, self.engine)
+            return [row.caption or "" for row in journal.latest()]
 
 
 @dataclass(frozen=True)
@@ -86,42 +81,10 @@ SIDES = {
 """Those with kept features come after the one that makes them."""
 
 
-def measure(chosen: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A row for each side; each reads the model anew."""
-    place = checkpoint(folder, chosen)
-    rows: list[dict[str, Any]] = []
-    first: list[str] = []
-    per_caption: dict[bool, float] = {}
-    for name in chosen.sides:
-        side = SIDES[name]
-        if side.values.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
-            continue
-        cell = cell_of(place, chosen, f"generate.max_new_tokens={chosen.tokens}", f"generate.batch_size={chosen.batch}")
-        captioner = config.build(cell, "model")
-        decoding = replace(config.build(cell, "generate"), **side.values)
-        task = Task(captioner, queries(cell, "test"), decoding, folder, chosen.device)
-        start = time.perf_counter()
-        with _ready(task, side):
-            setup, start = time.perf_counter() - start, time.perf_counter()
-            captions = side.run(task)
-            seconds = time.perf_counter() - start
-        first = first or captions
-        rows.append({
-            "side": name, "captions_per_s": len(captions) / seconds, "seconds": seconds,
-            "same_captions": sum(a == b for a, b in zip(captions, first, strict=True)), "captions": len(captions),
-            "batch_size": chosen.batch if side.batches else 1, "new_tokens": chosen.tokens, "setup_s": setup,
-        })  # fmt: skip
-        rows[-1]["speedup"] = rows[-1]["captions_per_s"] / rows[0]["captions_per_s"]
-        if not per_caption:
-            per_caption = work(task)
-        rows[-1]["gflops_per_s"] = per_caption["kept" in name] * rows[-1]["captions_per_s"] / 1e9
-    return rows
-
-
 def work(task: Task) -> dict[bool, float]:
     """Operations of a caption, by whether its features are kept."""
     (told,) = examples(task.asked[:1])
-    seen = Example((), told.prompt, seen=task.captioner.see(task.captioner.look(told)))
+    seen = Example((), told.prompt, seen=task.captioner.encode_images(task.captioner.preprocess(told)))
     one = partial(task.captioner.generate, decoding=task.decoding)
     return {False: operations(partial(one, [told])), True: operations(partial(one, [seen]))}
 
@@ -133,7 +96,7 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
     if task.decoding.engine == "vllm":
         probes = vllm.probes(task.asked[:1])
         with vllm.started(task.captioner, task.decoding, task.device, probes, lambda: None) as made:
-            task.speak = made[1]
+            task.engine = made[1]
             yield
         return
     task.captioner.generate(examples(task.asked[:1]), replace(task.decoding, max_new_tokens=1))
@@ -142,16 +105,42 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
     yield
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    parser = options(__doc__)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=64, help="of a caption")
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    chosen = parser.parse_args(argv)
-    with TemporaryDirectory(prefix="capbench-") as folder:
-        report(measure(chosen, Path(folder)), chosen)
+@dataclass(frozen=True, kw_only=True)
+class Generate(Comparison):
+    """A row for each side; each reads the model anew."""
 
+    batch: Annotated[int, "pictures at once"] = 16
+    tokens: Annotated[int, "of a caption"] = 64
+    sides: Annotated[Sequence[str], "in this order", SIDES] = (*SIDES,)
+
+    def measure(self, folder: Path) -> Iterator[dict[str, Any]]:
+        """Captions per second, and whether they are those of the first side."""
+        sizes = (f"generate.max_new_tokens={self.tokens}", f"generate.batch_size={self.batch}")
+        cell = self.cell(self.checkpoint(folder), *sizes)
+        first: tuple[float, list[str]] | None = None
+        per_caption: dict[bool, float] = {}
+        for name in self.sides:
+            side = SIDES[name]
+            if side.values.get("engine") == "vllm" and importlib.util.find_spec("vllm") is None:
+                continue
+            decoding = replace(config.build(cell, "generate"), **side.values)
+            task = Task(config.build(cell, "model"), queries(cell, "test"), decoding, folder, self.device)
+            start = time.perf_counter()
+            with _ready(task, side):
+                setup, start = time.perf_counter() - start, time.perf_counter()
+                captions = side.run(task)
+                seconds = time.perf_counter() - start
+            rate = len(captions) / seconds
+            first, per_caption = first or (rate, captions), per_caption or work(task)
+            yield {
+                "side": name, "captions_per_s": rate, "seconds": seconds,
+                "same_captions": sum(map(eq, captions, first[1])), "captions": len(captions),
+                "batch_size": self.batch if side.batches else 1, "new_tokens": self.tokens, "setup_s": setup,
+                "speedup": rate / first[0], "gflops_per_s": per_caption["kept" in name] * rate / 1e9,
+            }  # fmt: skip
+
+
+main = Generate.main
 
 if __name__ == "__main__":
     main()

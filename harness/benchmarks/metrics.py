@@ -9,42 +9,43 @@ on neither side. Each side has a process of its own, so that the memory is ours.
 
 from __future__ import annotations
 
-import argparse
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, ClassVar
 from unittest.mock import patch
 
 import pandas as pd
 import torch
-from rich.console import Console
 
 from harness import config
 from harness.benchmarks import _checkpoints, _official
-from harness.benchmarks._peak import matmul_rate, operations
+from harness.benchmarks._real import DTYPES, matmul_rate, operations
+from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
 from harness.machine import provenance
-from harness.scoring.caption_files import read_captions
-from harness.scoring.score import Column, Plan, Scorable, score
+from harness.machine.terminal import console
+from harness.scoring.caption_files import CaptionFiles, read_captions
+from harness.scoring.score import Column, Scheme, score
+from harness.store import JournalRow
 
-SIX = ("similarity", "bertscore", "rouge1", "bleurt", "umls_f1", "alignscore")
 NETWORKS = ("similarity", "bertscore", "bleurt", "alignscore")
 HEADLINE = {
     "similarity": "cosine",  # `similarity` is cut off at 0
     "bertscore": "f1",
     "rouge1": "f1",
-    "umls_f1": "f1",
     "bleurt": "score",
+    "umls_f1": "f1",
     "alignscore": "score",
 }
+SIX = tuple(HEADLINE)
 AGREE = 2e-4  # of float32 values, relative to 1
 
 
@@ -56,13 +57,10 @@ class Task:
     systems: Sequence[Sequence[str]]
     images: Mapping[str, ImageSource]
 
-    def rows(self, system: int) -> list[dict[str, Any]]:
+    def rows(self, system: int) -> list[JournalRow]:
         """As the scoring stage reads them."""
         texts = zip(self.references, self.systems[system], strict=True)
-        return [
-            {"id": str(place), "status": "ok", "reference": reference, "caption": caption}
-            for place, (reference, caption) in enumerate(texts)
-        ]
+        return [JournalRow.of_texts(str(place), *both) for place, both in enumerate(texts)]
 
     def pair(self, system: int, place: int) -> Pair:
         """As a metric sees it."""
@@ -112,34 +110,25 @@ class Setting:
     device: str
 
     def metric(self, name: str) -> Metric:
-        """Ours, not loaded."""
-        return metrics(self.folders, self.layer, self.dtype)[name]
+        """Ours, on the random checkpoints; MedCAT and ROUGE as they are. Not loaded."""
+        options: dict[str, Any] = {}
+        if name in NETWORKS:
+            options = {"checkpoint": str(self.folders[name]), "dtype": self.dtype}
+        if name == "bertscore":
+            options |= {"layer": self.layer, "idf": "references"}
+        if name == "alignscore":
+            file = self.folders[name] / "AlignScore-base.ckpt"
+            options |= {"checkpoint": str(file), "tokenizer": str(self.folders[name])}
+        metric: Metric = config.build_node(config.choice("metric", name) | options, f"metric.{name}")
+        return metric
 
-
-def metrics(folders: Mapping[str, Path], layer: int, dtype: str) -> dict[str, Metric]:
-    """The six, on the random checkpoints; MedCAT and ROUGE as they are."""
-    options: dict[str, dict[str, Any]] = {name: {"dtype": dtype} for name in NETWORKS}
-    options["similarity"] |= {"checkpoint": str(folders["similarity"])}
-    options["bertscore"] |= {"checkpoint": str(folders["bertscore"]), "layer": layer, "idf": "references"}
-    options["bleurt"] |= {"checkpoint": str(folders["bleurt"])}
-    file = folders["alignscore"] / "AlignScore-base.ckpt"
-    options["alignscore"] |= {"checkpoint": str(file), "tokenizer": str(folders["alignscore"])}
-    return {
-        name: config.build_node(config.choice("metric", name) | options.get(name, {}), f"metric.{name}") for name in SIX
-    }
-
-
-def officials(setting: Setting) -> dict[str, Callable[[], Any]]:
-    """Makers of the official calls, so that their models are loaded when their turn comes."""
-    folders, device = setting.folders, setting.device
-    return {
-        "similarity": partial(_official.similarity, folders["similarity"], device),
-        "bertscore": partial(_official.bertscore, folders["bertscore"], setting.task.references, setting.layer, device),
-        "rouge1": _official.rouge,
-        "bleurt": partial(_official.bleurt, folders["bleurt"], device),
-        "umls_f1": _official.umls_f1,
-        "alignscore": partial(_official.alignscore, folders["alignscore"], device),
-    }
+    def official(self, name: str) -> _official.Calls:
+        """The official calls, their model loaded."""
+        make: Callable[..., _official.Calls] = getattr(_official, name)
+        if name not in NETWORKS:
+            return make()
+        more = (self.task.references, self.layer) if name == "bertscore" else ()
+        return make(self.folders[name], *more, self.device)
 
 
 def time_ours(metric: Metric, task: Task, results: Path, device: str) -> tuple[float, list[float]]:
@@ -153,13 +142,15 @@ def time_ours(metric: Metric, task: Task, results: Path, device: str) -> tuple[f
 
     value = HEADLINE[metric.name]
     protocol = ScoreProtocol("benchmark", 1, {metric.name: {}}, {}, metric.name)
-    runs = [Scorable(results / f"{n}", task.rows(n), lambda: task.images) for n in range(len(task.systems))]
+    systems = range(len(task.systems))
+    runs = [CaptionFiles(results / f"{n}", {"status": "ok"}, given=tuple(task.rows(n))) for n in systems]
     start = time.perf_counter()
     with patch.object(kind, "load", timed):
-        ended = score(runs, [Plan(protocol, [Column(metric.name, metric, value)])], device, results)
+        scheme = Scheme(protocol, [Column(metric.name, metric, value)])
+        ended = score(runs, [scheme], device, results, lambda _: task.images)
     seconds = time.perf_counter() - start - reading[0]
-    if ended.blank:
-        raise SystemExit(f"{metric.name}: {ended.blank[metric.name]}")
+    if ended.unfilled:
+        raise SystemExit(f"{metric.name}: {ended.unfilled[metric.name]}")
     files = [next((run.folder / "scores").glob(f"{metric.name}-*.csv")) for run in runs]
     return seconds, [float(pd.read_csv(file)[value].mean()) for file in files]
 
@@ -198,7 +189,7 @@ def measure_ours(name: str, setting: Setting, places: Sequence[tuple[int, int]],
 def measure_official(name: str, setting: Setting, places: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """The other side: its seconds are scaled from the given places to all pairs."""
     task = setting.task
-    run = officials(setting)[name]()
+    run = setting.official(name)
     pairs = [task.pair(*place) for place in places]
     run(pairs[:8])  # what is done once is not counted
     taken = []
@@ -210,7 +201,9 @@ def measure_official(name: str, setting: Setting, places: Sequence[tuple[int, in
     return {"official_s": seconds * len(task.systems) * len(task.references) / len(pairs), "values": values}
 
 
-def row(name: str, setting: Setting, part: int, pools: Sequence[ProcessPoolExecutor], results: Path) -> dict[str, Any]:
+def measure(
+    name: str, setting: Setting, part: int, pools: Sequence[ProcessPoolExecutor], results: Path
+) -> dict[str, Any]:
     """One row of the table. One side after the other: each has all cores."""
     task = setting.task
     places = [(system, place) for system in range(len(task.systems)) for place in range(len(task.references))]
@@ -237,54 +230,42 @@ def circumstances(setting: Setting) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--captions", type=Path, required=True, help="csv, tsv or jsonl with an id and a caption column"
-    )
-    parser.add_argument("--out", type=Path, help="csv file, written after each metric; other rows stay")
-    parser.add_argument("--systems", type=int, default=10)
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument(
-        "--part", type=int, default=100, help="pairs on which the official pattern is timed for networks"
-    )
-    parser.add_argument("--metrics", nargs="+", choices=SIX, default=list(SIX))
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--device", default="cpu", help="of both sides: cpu (default), cuda")
-    parser.add_argument("--tiny", action="store_true", help="networks of two layers, to try the benchmark out")
-    chosen = parser.parse_args()
-    texts = [text for text in read_captions(chosen.captions, "captions").values() if text.strip()]
-    console, rows = Console(width=200), list[dict[str, Any]]()
-    with TemporaryDirectory(prefix="metrics-") as scratch:
-        task = make_task(texts, chosen.systems, chosen.samples, Path(scratch) / "pictures")
-        folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=chosen.tiny)
-        setting = Setting(task, folders, 2 if chosen.tiny else 12, chosen.dtype, chosen.device)
-        server = get_context("forkserver")  # not forked from here: the memory of a side is its own
-        with ProcessPoolExecutor(1, server) as ours, ProcessPoolExecutor(1, server) as theirs:
-            for name in chosen.metrics:
-                measured = row(name, setting, chosen.part, (ours, theirs), Path(scratch) / name)
-                rows.append(measured | circumstances(setting))
-                console.print(rows[-1])
-                if chosen.out:
-                    _write(pd.DataFrame(rows), chosen.out)
-    table = pd.DataFrame(rows)
-    totals = table[["ours_s", "official_s"]].sum()
-    console.print(table.to_string(index=False))
-    ours, theirs = totals["ours_s"], totals["official_s"]
+@dataclass(frozen=True, kw_only=True)
+class Metrics(Benchmark):
+    """A row for each metric."""
+
+    key: ClassVar = ("metric", "dtype", "device", "samples")
+    captions: Annotated[Path, "csv, tsv or jsonl with an id and a caption column"]
+    systems: Annotated[int, "made from the captions"] = 10
+    samples: Annotated[int, "pairs of each system"] = 1000
+    part: Annotated[int, "pairs on which the official pattern is timed for networks"] = 100
+    metrics: Annotated[Sequence[str], "in this order", SIX] = SIX
+    dtype: Annotated[str, "of networks", DTYPES] = "float32"
+    device: Annotated[str, "of both sides: cpu or cuda"] = "cpu"
+    tiny: Annotated[bool, "networks of two layers, to try the benchmark out"] = False
+
+    def rows(self) -> Iterator[Row]:
+        """Seconds of both sides and the largest difference of their values."""
+        texts = [text for text in read_captions(self.captions, "captions").values() if text.strip()]
+        with TemporaryDirectory(prefix="metrics-") as scratch:
+            task = make_task(texts, self.systems, self.samples, Path(scratch) / "pictures")
+            folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=self.tiny)
+            setting = Setting(task, folders, 2 if self.tiny else 12, self.dtype, self.device)
+            spawn = get_context("spawn")
+            with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as theirs:
+                for name in self.metrics:
+                    measured = measure(name, setting, self.part, (ours, theirs), Path(scratch) / name)
+                    yield measured | circumstances(setting)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line. Raises SystemExit where the values differ."""
+    table = Metrics.main(argv)
+    ours, theirs = table["ours_s"].sum(), table["official_s"].sum()
     console.print(f"all: {theirs:.0f} s against {ours:.0f} s, {theirs / ours:.1f}x")
-    wrong = table[(table["largest_difference"] > AGREE) & (chosen.dtype == "float32")]
+    wrong = table[(table["largest_difference"] > AGREE) & (table["dtype"] == "float32")]
     if len(wrong):
         raise SystemExit(f"the values differ: {', '.join(wrong['metric'])}")
-
-
-def _write(table: pd.DataFrame, path: Path) -> None:
-    if path.is_file():
-        before, key = pd.read_csv(path), ["metric", "dtype", "device", "samples"]
-        again = before[key].apply(tuple, axis=1).isin(table[key].apply(tuple, axis=1))
-        table = pd.concat([before[~again], table], ignore_index=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(path, index=False, float_format="%.6g")
 
 
 if __name__ == "__main__":

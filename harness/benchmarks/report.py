@@ -8,23 +8,20 @@ samples. Cold: with nothing but the runs there; repeated: with the tables and ca
 
 from __future__ import annotations
 
-import argparse
-import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import pandas as pd
-from rich.console import Console
+from typing import Annotated
 
 from harness import config
-from harness.benchmarks.leaderboard import Sizes, make_results
-from harness.machine import provenance
+from harness.benchmarks._runner import Benchmark, Row, here
+from harness.benchmarks.leaderboard import make_results
 
 ALL = 1_000  # samples: up to this many the gallery is made with all of them, too
 OPENED = 5  # times, of which the median counts
@@ -36,7 +33,7 @@ Figure = tuple[str, float, str]
 def measure(results: Path, models: int, samples: int) -> Iterator[Figure]:
     """(figure, value, unit) of a folder of runs that is made in `results`."""
     dataset = config.choice("dataset", "phantom") | {"test": samples}
-    make_results(results, Sizes(1, 1, 1, models, samples, 1), dataset)
+    make_results(results, models, samples, dataset=dataset)
     yield "report, cold", _seconds(results), "s"
     yield "report, repeated", _seconds(results), "s"
     yield from _page(results / "report.html", "")
@@ -78,27 +75,23 @@ def open_page(page: Path, browser: str) -> float:
     return statistics.median(seconds)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure both sizes and write one row for each figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=10)
-    parser.add_argument("--samples", type=int, nargs="+", default=[1_000, 20_000])
-    parser.add_argument("--out", type=Path)
-    chosen = parser.parse_args(argv)
-    rows = []
-    for samples in chosen.samples:
-        with TemporaryDirectory(prefix="report-") as scratch:
-            found = measure(Path(scratch), chosen.models, samples)
-            rows += [(*figure, chosen.models, samples) for figure in found]
-    table = pd.DataFrame(rows, columns=["figure", "value", "unit", "models", "samples"])
-    table = table.assign(
-        cores=len(os.sched_getaffinity(0)), device=provenance.device_name("cpu"), code=provenance.code_version()
-    )
-    Console(width=200).print(table.to_string(index=False))
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(chosen.out, index=False, float_format="%.4g")
+@dataclass(frozen=True, kw_only=True)
+class Report(Benchmark):
+    """A row for each figure of each size."""
 
+    models: Annotated[int, "runs of each folder"] = 10
+    samples: Annotated[Sequence[int], "of each run; one folder for each number"] = (1_000, 20_000)
+
+    def rows(self) -> Iterator[Row]:
+        """Seconds, and megabytes of the page."""
+        for samples in self.samples:
+            with TemporaryDirectory(prefix="report-") as scratch:
+                for figure, value, unit in measure(Path(scratch), self.models, samples):
+                    row = {"figure": figure, "value": value, "unit": unit, "models": self.models, "samples": samples}
+                    yield row | here()
+
+
+main = Report.main
 
 if __name__ == "__main__":
     main()

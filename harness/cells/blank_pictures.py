@@ -14,7 +14,7 @@ MID = (128, 128, 128)
 
 
 @dataclass(frozen=True)
-class Grey:
+class GreyImage:
     """A mid-grey picture as large as another one. Raises what that one raises: the same samples fail."""
 
     image: ImageSource
@@ -31,6 +31,6 @@ class Grey:
 def blanked(queries: Sequence[Query]) -> list[Query]:
     """The same questions, asked of grey pictures: a label in a question stays what it was."""
     return [
-        replace(query, sample=replace(query.sample, images=tuple(Grey(image) for image in query.sample.images)))
+        replace(query, sample=replace(query.sample, images=tuple(GreyImage(image) for image in query.sample.images)))
         for query in queries
     ]

@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 
 from harness import config
-from harness.cells import cell
-from harness.cells.identity import Known, Parts, identify, titles
-from harness.cells.worker import Once, parts
+from harness.cells.identity import Known, identify, titles
+from harness.cells.parts import Once, Parts, build_parts
+from harness.cells.stages import check
 from harness.contracts import Refused, RequestError
 from harness.machine.terminal import bar, console
 from harness.store import Journal, read_manifest
@@ -34,7 +34,7 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
     with bar("plan", len(cells)) as advance:
         for one in cells:
             try:
-                built = parts(one, datasets)
+                built = build_parts(one, datasets)
                 line, seconds = _line(built, identify(built), past)
             except RequestError as error:  # such as a checkpoint that is not here: the other cells are planned
                 state = "refused" if isinstance(error, Refused) else "cannot run"
@@ -66,9 +66,9 @@ def _line(parts: Parts, known: Known, past: Sequence[Run]) -> tuple[list[str], f
     run = manifest["status"] if manifest else "to do"
     if run == "ok":
         return [f"{known.folder.name}: done", "", "", "", ""], 0.0
-    cell.check(parts, known)
+    check(parts, known)
     fit, fit_seconds = _fit(parts, known, like)
-    made = sum(row["status"] == "ok" for row in Journal(known.folder / "captions.jsonl").latest())
+    made = sum(row.status == "ok" for row in Journal(known.folder / "captions.jsonl").latest())
     rate = _median(like, "captions_per_s")
     rest = len(known.test.samples) - made
     seconds = None if rate is None or fit_seconds is None else rest / rate + fit_seconds
@@ -93,7 +93,7 @@ def _memory(parts: Parts, known: Known, like: Sequence[Mapping[str, Any]]) -> st
     peaks = [row["peak_memory_bytes"] for row in like if row.get("peak_memory_bytes")]
     if peaks:
         return f"{max(peaks) / 2**30:.1f} GiB"
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return "unknown"
     dtype = str(parts.identities["model"].get("dtype", "float32"))
     if dtype == "auto":

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from harness.batches.features import Mode
+from harness.cells.parts import Parts
 from harness.contracts import (
-    Captioner,
     Checkpointed,
-    Control,
-    Dataset,
-    Decoding,
     ModalitySource,
     Plan,
     PromptStyle,
@@ -23,44 +19,11 @@ from harness.contracts import (
     RequestError,
     Sample,
     Split,
-    Strategy,
-    Training,
 )
 from harness.store import SCHEMA, SHORT, digest
 
 LATER = {("optimiser", "adamw"), ("engine", "transformers")}
 """Options that came later, with the value that fits and runs had before: they keep the names they had."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The built plug-ins and options of one cell. `identities` holds, per group, the values that enter the hashes."""
-
-    dataset: Dataset
-    captioner: Captioner
-    strategy: Strategy
-    prompt: PromptStyle
-    modality: ModalitySource
-    training: Training
-    decoding: Decoding
-    control: Control
-    blank: bool
-    identities: Mapping[str, Mapping[str, Any]]
-    split: str
-    seed: int
-    weights: str
-    device: str
-    results: Path
-    config: Mapping[str, Any]
-    config_yaml: str
-    labels_in_training: bool = False
-    features: Mode = "auto"
-    features_gb: float = 20.0
-
-    @property
-    def taught_labels(self) -> ModalitySource | None:
-        """Whose labels the training questions carry. None, as usual: a label joins at inference, over any adapter."""
-        return self.modality if self.labels_in_training else None
 
 
 @dataclass(frozen=True)
@@ -73,8 +36,8 @@ class Known:
     plan: Plan
     train: Split | None
     test: Split
-    fit_key: dict[str, Any]
-    run_key: dict[str, Any]
+    fit_identity: dict[str, Any]
+    run_identity: dict[str, Any]
     unlabelled_fit: str
     fit_folder: Path | None
     folder: Path
@@ -82,12 +45,12 @@ class Known:
     @property
     def run_id(self) -> str:
         """The short hash in the folder's name."""
-        return digest(self.run_key)[:SHORT]
+        return digest(self.run_identity)[:SHORT]
 
     @property
     def labelled(self) -> bool:
         """Whether the fit was taught with labels."""
-        return self.unlabelled_fit != digest(self.fit_key)
+        return self.unlabelled_fit != digest(self.fit_identity)
 
 
 def identify(parts: Parts) -> Known:
@@ -95,20 +58,20 @@ def identify(parts: Parts) -> Known:
     test = parts.dataset.load(parts.split)
     if not test.samples:
         raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         return _identify_control(parts, test)
     train = parts.dataset.load("train") if parts.strategy.trains else None
     plan = parts.strategy.plan(parts.captioner)
-    fit_key = _fit_identity(parts, plan, train)
-    run_key = _run_identity(parts, fit_key, test)
-    unlabelled = digest(_without_labels(parts, fit_key, train))
-    labelled = unlabelled != digest(fit_key)
+    fit_identity = _fit_identity(parts, plan, train)
+    run_identity = _run_identity(parts, fit_identity, test)
+    unlabelled = digest(_without_labels(parts, fit_identity, train))
+    labelled = unlabelled != digest(fit_identity)
     fits, runs = (
         f"{_name(parts, labelled=labelled, inference=of_run)}-{digest(key)[:SHORT]}"
-        for of_run, key in ((False, fit_key), (True, run_key))
+        for of_run, key in ((False, fit_identity), (True, run_identity))
     )
     fit_folder = parts.results / "fits" / fits if train is not None else None
-    return Known(plan, train, test, fit_key, run_key, unlabelled, fit_folder, parts.results / "runs" / runs)
+    return Known(plan, train, test, fit_identity, run_identity, unlabelled, fit_folder, parts.results / "runs" / runs)
 
 
 def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
@@ -116,7 +79,7 @@ def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
 
     labelled: the fit was taught with labels. An engine other than the captioner's own stands beside its name.
     """
-    if parts.control.speaks:
+    if parts.control.replaces_captioner:
         unused = dict.fromkeys(("strategy", "prompt", "modality"), "none")
         return {"model": parts.control.name, "class": "control", **unused, "control": parts.control.name}
     engine = parts.decoding.engine
@@ -164,22 +127,23 @@ def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if (key, value) not in LATER}
 
 
-def _without_labels(parts: Parts, fit_key: dict[str, Any], train: Split | None) -> dict[str, Any]:
+def _without_labels(parts: Parts, fit_identity: dict[str, Any], train: Split | None) -> dict[str, Any]:
     if train is None or parts.taught_labels is None:
-        return fit_key
-    return _plain(fit_key | {"prompt": _training_prompts(parts, train, None)})
+        return fit_identity
+    return _plain(fit_identity | {"prompt": _training_prompts(parts, train, None)})
 
 
-def _run_identity(parts: Parts, fit_key: Mapping[str, Any], test: Split) -> dict[str, Any]:
+def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
     identity = {
         "schema": SCHEMA,
-        "fit": digest(fit_key),
+        "fit": digest(fit_identity),
         "split": parts.split,
         "data": test.fingerprint,
         "prompt": _inference_prompt(parts),
         "generate": _as_before(parts.identities["generate"]),
     }
-    return _plain(identity | ({"blank": True} if parts.blank else {}))
+    questions = _other_questions(parts, test)
+    return _plain(identity | questions | ({"blank": True} if parts.blank else {}))
 
 
 def _identify_control(parts: Parts, test: Split) -> Known:
@@ -190,16 +154,18 @@ def _identify_control(parts: Parts, test: Split) -> Known:
     train = parts.dataset.load("train")
     if not train.samples:
         raise RequestError(f"control={name}: expected training captions, the split 'train' has no usable sample")
-    fit_key = {
+    fit_identity = {
         "schema": SCHEMA,
         "control": dict(parts.identities["control"]),
         "checkpoint": parts.control.digest(),
         "data": train.fingerprint,
         "weights": parts.weights,  # whose table it stands in: one run for each
     }
-    run_key = {"schema": SCHEMA, "fit": digest(fit_key), "split": parts.split, "data": test.fingerprint}
-    folder = parts.results / "runs" / f"control-{name}-{digest(run_key)[:SHORT]}"
-    return Known(Plan("none", 0, {}), train, test, _plain(fit_key), _plain(run_key), digest(fit_key), None, folder)
+    run_identity = {"schema": SCHEMA, "fit": digest(fit_identity), "split": parts.split, "data": test.fingerprint}
+    folder = parts.results / "runs" / f"control-{name}-{digest(run_identity)[:SHORT]}"
+    return Known(
+        Plan("none", 0, {}), train, test, _plain(fit_identity), _plain(run_identity), digest(fit_identity), None, folder
+    )
 
 
 def _training_prompts(parts: Parts, train: Split, labels: ModalitySource | None) -> Any:
@@ -222,6 +188,32 @@ def _inference_prompt(parts: Parts) -> Any:
     if isinstance(parts.modality, Checkpointed):
         source["checkpoint"] = parts.modality.digest()
     return [dict(parts.identities["prompt"]), source]
+
+
+class _Watched(Sample):
+    """A sample that knows whether anything was read of it that its fingerprint leaves out."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("factors", "task"):
+            self.__dict__["read_on"] = True
+        return super().__getattribute__(name)
+
+
+def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
+    """The questions word by word, where style or label source make them of more than the fingerprint holds.
+
+    A classifier would have to look at every picture: its labels come from pictures, and others stand in for them here.
+    """
+    if not parts.captioner.prompted:
+        return {}
+    samples = [_Watched(**{field.name: getattr(one, field.name) for field in fields(Sample)}) for one in test.samples]
+    classified = isinstance(parts.modality, Checkpointed)
+    labels = [sample.modality for sample in samples] if classified else parts.modality.labels(samples)
+    for sample, label in zip(samples, labels, strict=True):
+        _query(parts.prompt, sample, label)
+    if not any("read_on" in vars(sample) for sample in samples):
+        return {}
+    return {"questions": digest([query.prompt for query in queries_of(parts, test, parts.modality)])}
 
 
 def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:

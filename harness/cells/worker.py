@@ -19,32 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import config
-from harness.batches.features import Mode
 from harness.cells import cell
-from harness.cells.identity import Parts
-from harness.contracts import Refused, RequestError, Split
+from harness.cells.manifest import brief, record_failure
+from harness.cells.parts import Once, build_parts
+from harness.choices import GROUP_OF
+from harness.contracts import Refused, RequestError
 from harness.machine import provenance, ranks
-from harness.machine.devices import pick_device
-from harness.machine.terminal import errors
 from harness.store import SHORT, digest, read_json, write_json
-
-GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate", "control")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The root-level values of conf/run.yaml."""
-
-    seed: int
-    split: str
-    results: str
-    device: str
-    threads: int | None
-    metrics: list[str]
-    blank: bool = False  # configurations of earlier versions do not have it
-    labels_in_training: bool = False
-    features: Mode = "auto"
-    features_gb: float = 20.0
 
 
 @dataclass(frozen=True)
@@ -66,21 +47,6 @@ class Ended:
         return self.status if self.fresh else f"{self.status}, done before"
 
 
-class Once:
-    """A dataset whose splits are read once per process, however many cells use it."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset, self.name = dataset, dataset.name
-        self.splits: dict[str, Split] = {}
-
-    def load(self, split: str) -> Split:
-        """The split, read at the first call."""
-        if split not in self.splits:
-            self.splits[split] = self.dataset.load(split)
-            _report_rejected(self.name, self.splits[split])
-        return self.splits[split]
-
-
 class Died(Exception):
     """The process of a cell ended before the cell did."""
 
@@ -93,7 +59,7 @@ def task(one: config.Cell) -> dict[str, Any]:
     return {**asdict(one), "id": digest([dict(one.choices), dict(one.config)])[:SHORT]}
 
 
-def record(results: Path, name: str) -> Path:
+def ended_file(results: Path, name: str) -> Path:
     """The file that says how a cell ended."""
     return results / "cells" / f"{name}.json"
 
@@ -110,7 +76,7 @@ def work(given: Mapping[str, Any]) -> None:
     with _logged(log(results, name)):
         ended = attempt(one, {}, name)
     if ranks.speaker() if ended.status == "failed" else ranks.first():
-        write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+        write_json(ended_file(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
     if ended.status == "failed" and ranks.world() > 1:
         sys.exit(1)  # torchrun ends the other processes of this cell
 
@@ -127,7 +93,7 @@ def died(one: config.Cell, name: str, how: str, seconds: float) -> Ended:
     error = Died(how)
     ended = Ended("failed", f"{how}; its log: {log(results, name)}", None, fresh=True, seconds=seconds)
     _record_early(one, results, name, error)
-    write_json(record(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    write_json(ended_file(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
     return ended
 
 
@@ -138,7 +104,7 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
     """Run a cell so that no error leaves it, but for wrong requests where `raises` says so."""
     results, start = Path(one.config["results"]), time.perf_counter()
     try:
-        outcome = cell.run(parts(one, datasets))
+        outcome = cell.run(build_parts(one, datasets))
     except Refused as error:
         if raises:
             raise
@@ -146,7 +112,7 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
     except Exception as error:  # whatever a model or a library raises
         if isinstance(error, RequestError) and raises:
             raise
-        message = ranks.fail(cell.brief(error))
+        message = ranks.fail(brief(error))
         _keep_traceback(log(results, name), error)
         if ranks.speaker() and not isinstance(error, cell.Recorded):
             _record_early(one, results, name, error)
@@ -159,35 +125,6 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
     return Ended(outcome.status, "", outcome.folder.name, outcome.fresh, time.perf_counter() - start)
 
 
-def parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
-    """The built plug-ins of a cell. Raises RequestError."""
-    settings = config.settings(one, Settings)
-    built = {group: config.build(one, group) for group in GROUPS}
-    key = digest(one.config["dataset"])
-    return Parts(
-        dataset=datasets.setdefault(key, Once(built["dataset"])),
-        captioner=built["model"],
-        strategy=built["lora"],
-        prompt=built["prompt"],
-        modality=built["modality"],
-        training=built["train"],
-        decoding=built["generate"],
-        control=built["control"],
-        blank=settings.blank,
-        identities={group: config.identity_values(one.config[group]) for group in GROUPS},
-        split=settings.split,
-        seed=settings.seed,
-        weights=str(one.config["weights"]["name"]),
-        device=pick_device(settings.device, settings.threads),
-        results=Path(settings.results),
-        config=one.config,
-        config_yaml=config.to_yaml(one.config),
-        labels_in_training=settings.labels_in_training,
-        features=settings.features,
-        features_gb=settings.features_gb,
-    )
-
-
 def _early(results: Path, name: str) -> Path:
     """The run folder of a cell that failed before it had an identity, or without a word."""
     return results / "runs" / f"failed-{name}"
@@ -195,10 +132,10 @@ def _early(results: Path, name: str) -> Path:
 
 def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
     control = one.choices.get("control", "none")
-    names = {"model": one.choices.get("model"), "strategy": one.choices.get("lora")}
+    names = {"model": one.choices.get("model"), "strategy": one.choices.get(GROUP_OF["strategy"])}
     names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
-    row = {"run_id": name, "error": cell.brief(error), **names, "finished_at": provenance.now()}
-    cell.record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})
+    row = {"run_id": name, "error": brief(error), **names, "finished_at": provenance.now()}
+    record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})
 
 
 def _keep_traceback(path: Path, error: Exception) -> None:
@@ -213,15 +150,6 @@ def _forget(early: Path) -> None:
     if manifest.exists():
         manifest.unlink()
         early.rmdir()
-
-
-def _report_rejected(name: str, split: Split) -> None:
-    for rejected in split.rejected[:5]:
-        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}", markup=False)
-    if len(split.rejected) > 5:
-        errors.print(
-            f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False
-        )
 
 
 @contextmanager

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.choices import GROUP_OF
 from harness.contracts import RequestError
+
+OVERRIDE = re.compile(r"([+~]*)(\w+)((?:\.[\w.]+)?=.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,18 @@ class Arguments:
 
 
 def parse(
-    command: str, argv: Sequence[str], *, multirun: bool = False, cfg: bool = False, dry_run: bool = False
+    command: str,
+    argv: Sequence[str],
+    *,
+    multirun: bool = False,
+    cfg: bool = False,
+    dry_run: bool = False,
+    names: Mapping[str, str] = GROUP_OF,
 ) -> Arguments:
-    """Split flags from overrides. Raises RequestError on a flag the command does not have."""
+    """Split flags from overrides. Raises RequestError on a flag the command does not have.
+
+    names: the command's own words for keys that have two, strategy=NAME for lora=NAME.
+    """
     flags = {"--config-dir", "-cd"} | ({"-m", "--multirun"} if multirun else set())
     flags |= ({"--cfg"} if cfg else set()) | ({"--dry-run"} if dry_run else set())
     overrides: list[str] = []
@@ -32,7 +45,7 @@ def parse(
         word = rest.pop(0)
         name, _, value = word.partition("=")
         if not word.startswith("-"):
-            overrides.append(word)
+            overrides.append(_renamed(word, names))
         elif name not in flags:
             raise RequestError(
                 f"{word}: no such flag; expected {', '.join(sorted(flags))}; see `capbench {command} --help`"
@@ -46,6 +59,11 @@ def parse(
     return Arguments(
         overrides, "m" in found or "multirun" in found, "cfg" in found, "dry-run" in found, found.get("config_dir")
     )
+
+
+def _renamed(word: str, names: Mapping[str, str]) -> str:
+    parts = OVERRIDE.fullmatch(word)
+    return word if parts is None else parts[1] + names.get(parts[2], parts[2]) + parts[3]
 
 
 def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

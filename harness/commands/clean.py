@@ -1,4 +1,19 @@
-"""The `clean` command: says what would be deleted and what that frees, asks, and deletes nothing that is in use."""
+"""capbench clean: delete checkpoints of finished fits and other things that nothing needs.
+
+usage: capbench clean [results=FOLDER] [what=KIND,...] [yes=true]
+
+Lists what would be deleted and how much that frees, then asks. What a running command holds, and what a link leads to,
+is kept. Without a terminal it needs yes=true.
+
+  checkpoints   of finished fits, whose adapters stay
+  leftovers     damaged caches that were set aside, drafts of killed processes
+  cache         scores and features of pairs: they are computed again when needed
+  orphans       finished fits that no run uses
+  failed        runs that ended with an error, with what they had captioned
+  logs          the whole errors of failed runs
+
+Exit codes: 0 done, or nothing to do; 1 something could not be deleted; 2 the request was wrong or nobody to ask.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +31,7 @@ from rich.filesize import decimal
 from harness import config
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.store import busy, if_free
 from harness.store.inventory import Item, disk_use, inventory
 
@@ -148,11 +163,9 @@ KINDS: dict[str, Callable[[Path, Sequence[Item]], Iterator[Target]]] = {
 
 def _kinds(what: str) -> list[str]:
     names = [name.strip() for name in what.split(",") if name.strip()]
-    for name in names:
-        if name not in KINDS:
-            raise RequestError(f"what={name}: expected one or several of {','.join(KINDS)}")
-    if not names:
-        raise RequestError(f"what={what}: expected one or several of {','.join(KINDS)}")
+    wrong = [name for name in names if name not in KINDS] if names else [what]
+    if wrong:
+        raise RequestError(f"what={wrong[0]}: expected one or several of {','.join(KINDS)}")
     return list(dict.fromkeys(names))
 
 
@@ -161,10 +174,7 @@ def _kinds(what: str) -> list[str]:
 
 def _list(wanted: Sequence[Target], kept: Sequence[str]) -> None:
     sizes = {target.path: target.bytes for target in wanted}
-    for target in wanted[:SHOWN]:
-        console.print(f"{target.kind:12} {decimal(sizes[target.path]):>10}  {target.path}", markup=False)
-    if len(wanted) > SHOWN:
-        console.print(f"and {len(wanted) - SHOWN} more", markup=False)
+    listed([f"{one.kind:12} {decimal(sizes[one.path]):>10}  {one.path}" for one in wanted], SHOWN, "and {} more")
     for line in kept:
         console.print(line, markup=False)
     if wanted:

@@ -1,4 +1,11 @@
-"""The `compare` command: two runs over the same samples."""
+"""capbench compare: two runs over the same samples, with intervals and p-values.
+
+usage: capbench compare A B [KEY=VALUE ...]
+
+A and B are a run's folder, its name, its id or the beginning of one. Printed are the means of every metric, A - B with
+a paired bootstrap interval and the p-value of a paired permutation test, and the samples that differ most. Nothing is
+scored.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.table import Table
 
 from harness import config
-from harness.choices import meant
+from harness.choices import meant, some
 from harness.commands._options import parse
-from harness.contracts import RequestError
-from harness.machine.terminal import console
+from harness.contracts import NonNegative, Positive, RequestError
+from harness.machine.terminal import console, table
 from harness.store import difference, file_to_write
 from harness.store.runs import Run, find_run
+from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.columns import SEED
 from harness.tables.csv_files import write_csv
+from harness.tables.formulas import Formula, formula, lower_is_better
 from harness.tables.values import add_averages, protocol_values
 
 NAMED = 5  # ids in a message
@@ -35,25 +42,30 @@ class Settings:
     results: str
     protocol: str | None
     metric: str | None
-    top: int
+    top: NonNegative
     out: str | None
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Two runs under one protocol. values: the columns that both have, by sample, NaN for a failure."""
+    """Two runs under one protocol. values: of each sample, the columns that both have, NaN for a failure.
+
+    statistics: [2, samples, of the columns], of which `formula` makes the columns. unfilled: column -> why it is none.
+    """
 
     runs: tuple[Run, Run]
     protocol: Mapping[str, Any]
     values: tuple[pd.DataFrame, pd.DataFrame]
-    blank: Mapping[str, str]
+    formula: Formula
+    statistics: Array
+    unfilled: Mapping[str, str]
 
     @property
     def used(self) -> np.ndarray:
         """One denominator for all columns: the samples that have all of them in both runs."""
-        both = [stats.complete(values.to_numpy(float)) for values in self.values]
+        both = [stats.complete(statistics) for statistics in self.statistics]
         return np.asarray(both[0] & both[1])
 
 
@@ -64,16 +76,13 @@ def main(argv: Sequence[str]) -> int:
     if len(names) != 2:
         raise RequestError(f"compare: expected two runs, A and B, got {len(names)}: {' '.join(names)}")
     settings: Settings = config.options("compare", [word for word in words if "=" in word], Settings)
-    for name in ("trials", "permutations"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
     out = file_to_write(settings.out, ".csv") if settings.out else None
     one, other = (find_run(Path(settings.results), name) for name in names)
     _same_samples(one, other)
     pairing = pair(one, other, settings.protocol)
     metric = _metric(pairing, settings.metric)
-    table, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
-    _print(pairing, table)
+    means, samples = summary(pairing, settings.trials, settings.permutations), by_sample(pairing, metric)
+    _print(pairing, means)
     _print_samples(samples.dropna(subset="difference").head(settings.top), metric)
     if out is not None:
         write_csv(samples, out)
@@ -92,20 +101,16 @@ def _same_samples(one: Run, other: Run) -> None:
     if one.manifest["identity"].get("data") == other.manifest["identity"].get("data"):
         return
     lines = difference({key: one.row.get(key) for key in SAME}, {key: other.row.get(key) for key in SAME})
-    left, right = ({str(row["id"]): row for row in run.rows} for run in (one, other))
+    left, right = ({str(row.id): row for row in run.rows} for run in (one, other))
     common = left.keys() & right.keys()
     kinds = {
         "only in A": [name for name in left if name not in right],
         "only in B": [name for name in right if name not in left],
-        "with another reference": [n for n in left if n in common and left[n]["reference"] != right[n]["reference"]],
+        "with another reference": [n for n in left if n in common and left[n].reference != right[n].reference],
     }
-    lines += [f"{len(ids)} samples {kind}: {_few(ids)}" for kind, ids in kinds.items() if ids]
+    lines += [f"{len(ids)} samples {kind}: {some(ids, NAMED)}" for kind, ids in kinds.items() if ids]
     found = "; ".join(lines) or "the ids and references are the same; the pictures, modalities or concepts are not"
     raise RequestError(f"{one.folder.name} and {other.folder.name}: expected runs over the same samples; {found}")
-
-
-def _few(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
 
 
 def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
@@ -116,18 +121,17 @@ def pair(one: Run, other: Run, protocol: str | None) -> Pairing:
         raise RequestError(f"protocol={protocol}: expected one by which both are scored: {known}")
     records = [run.protocols[protocol or common[0]] for run in (one, other)]
     columns = [record["columns"] for record in records]
-    blank = {name: _obstacle(*(c.get(name, {}) for c in columns)) for name in dict.fromkeys((*columns[0], *columns[1]))}
-    shown = [name for name, reason in blank.items() if not reason]
+    reasons = {name: _obstacle(*(c.get(name, {}) for c in columns)) for name in {**columns[0], **columns[1]}}
+    shown = [name for name, reason in reasons.items() if not reason]
     if not shown:
-        raise RequestError(f"no metric to compare by: {'; '.join(f'{name}: {why}' for name, why in blank.items())}")
-    values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
+        raise RequestError(f"no metric to compare by: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}")
     spec = records[0]["protocol"]
-    wanted: dict[str, Sequence[str]] = {}
-    for name, parts in spec["averages"].items():
-        if all(part in shown or part in wanted for part in parts):
-            wanted[name] = parts
-    full = [add_averages(table, wanted) for table in values]
-    return Pairing((one, other), spec, (full[0], full[1]), {name: why for name, why in blank.items() if why})
+    made = formula({name: columns[0][name] for name in shown}, spec["averages"])
+    values = [protocol_values(run, record)[shown] for run, record in zip((one, other), records, strict=True)]
+    full = [add_averages(one, made.averages) for one in values]
+    statistics = np.stack([made.read([run], spec["name"]) for run in (one, other)])
+    unfilled = {name: why for name, why in reasons.items() if why}
+    return Pairing((one, other), spec, (full[0], full[1]), made, statistics, unfilled)
 
 
 def _obstacle(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
@@ -135,8 +139,9 @@ def _obstacle(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
     for name, column in (("A", left), ("B", right)):
         if "file" not in column:
             return f"{name} has no values: {column.get('missing', 'not scored')}"
-    same = left["signature"] == right["signature"]
-    return "" if same else f"other metrics: {left['signature']} and {right['signature']}; run `capbench score` again"
+    if left["signature"] == right["signature"] and left.get("combine") == right.get("combine"):
+        return ""
+    return f"other metrics: {left['signature']} and {right['signature']}; run `capbench score` again"
 
 
 def _metric(pairing: Pairing, wanted: str | None) -> str:
@@ -154,59 +159,58 @@ def _metric(pairing: Pairing, wanted: str | None) -> str:
 
 def summary(pairing: Pairing, trials: int, permutations: int) -> pd.DataFrame:
     """Per column: both means, A - B, its paired interval and p-value. Raises RequestError without a common sample."""
-    values = np.stack([table[pairing.used].to_numpy(float) for table in pairing.values])
-    if not values.shape[1]:
+    made = pairing.formula
+    statistics = made.with_averages(pairing.statistics[:, pairing.used])
+    if not statistics.shape[1]:
         raise RequestError("no sample has a value of every metric in both runs")
-    means = stats.joint(values, trials, SEED)
-    low, high = stats.interval(means[:, 0] - means[:, 1])
-    a, b = values.mean(axis=1)
-    p = stats.permutation(values, permutations, SEED)[0, 1]
-    names = pairing.values[0].columns
-    return pd.DataFrame({"metric": names, "a": a, "b": b, "difference": a - b, "ci_low": low, "ci_high": high, "p": p})
+    drawn = stats.resampled(statistics, trials, SEED, made)
+    low, high = stats.interval(drawn[:, 0] - drawn[:, 1])
+    a, b = made(statistics.mean(axis=1))
+    p = stats.permutation(statistics, permutations, SEED, made)[0, 1]
+    cells = {"metric": made.names, "a": a, "b": b, "difference": a - b, "ci_low": low, "ci_high": high, "p": p}
+    return pd.DataFrame(cells)
 
 
 def by_sample(pairing: Pairing, metric: str) -> pd.DataFrame:
     """Captions and scores of both runs side by side, the largest difference by a metric first, failures last."""
     left, right = (run.rows for run in pairing.runs)
-    table = pd.DataFrame(
+    found = pd.DataFrame(
         {
-            "id": [row["id"] for row in left],
-            "modality": [row.get("modality") for row in left],
-            "reference": [row["reference"] for row in left],
-            "caption_a": [row["caption"] for row in left],
-            "caption_b": [row["caption"] for row in right],
+            "id": [row.id for row in left],
+            "modality": [row.modality for row in left],
+            "reference": [row.reference for row in left],
+            "caption_a": [row.caption for row in left],
+            "caption_b": [row.caption for row in right],
             "difference": pairing.values[0][metric] - pairing.values[1][metric],
         }
     )
     for name in pairing.values[0].columns:
-        table[f"{name}_a"], table[f"{name}_b"] = (values[name] for values in pairing.values)
-    return table.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
+        found[f"{name}_a"], found[f"{name}_b"] = (values[name] for values in pairing.values)
+    return found.sort_values("difference", key=np.abs, ascending=False, kind="stable", ignore_index=True)
 
 
 # ---------------------------------------------------------------- output
 
 
-def _print(pairing: Pairing, table: pd.DataFrame) -> None:
+def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     for letter, run in zip("AB", pairing.runs, strict=True):
         console.print(f"{letter}: {run.folder.name}", markup=False)
     used = pairing.used
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
     console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}", markup=False)
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("metric", "A", "B", "A - B", "95 % interval", "p"):
-        shown.add_column(name, justify="left" if name == "metric" else "right")
-    for row in table.to_dict("records"):
-        interval = f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]"
-        shown.add_row(
-            row["metric"],
-            f"{row['a']:.4f}",
-            f"{row['b']:.4f}",
-            f"{row['difference']:+.4f}",
-            interval,
-            f"{row['p']:.4g}",
+    rows = [
+        (
+            *(row["metric"], f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['difference']:+.4f}"),
+            *(f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]", f"{row['p']:.4g}"),
         )
-    console.print(shown)
-    for name, reason in pairing.blank.items():
+        for row in found.to_dict("records")
+    ]
+    table("", ("metric", "A", "B", "A - B", "95 % interval", "p"), rows, left=["metric"])
+    lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
+    if lower:
+        names = (name for name in pairing.formula.names if name in lower)
+        console.print(f"less is better, so that below 0 A is better: {', '.join(names)}", markup=False)
+    for name, reason in pairing.unfilled.items():
         console.print(f"{name} is blank: {reason}", markup=False)
 
 

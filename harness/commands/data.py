@@ -1,4 +1,14 @@
-"""The `data` command: what is wrong with a dataset, and its conversion to shards that are quick to read."""
+"""capbench data: check a dataset row by row, or convert it to shards that are quick to read.
+
+usage: capbench data check DATASET [--config-dir DIR] [dataset.KEY=VALUE ...] [KEY=VALUE ...]
+       capbench data prepare DATASET out=FOLDER [--config-dir DIR] [dataset.KEY=VALUE ...] [KEY=VALUE ...]
+
+check: reads every row and decodes every picture; writes problems.csv (split, id, kind, severity, detail). Nothing is
+changed. A repeated or interrupted check does not decode again what it knows.
+prepare: resized pictures with ids, captions, modalities and concepts in Parquet shards, to be read by
+dataset=prepared dataset.root=FOLDER. An interrupted one goes on with the next shard.
+Exit codes: 0 done; 1 there are errors, or pictures that were left out; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""The `diff` command: in what two runs, or two fits, differ, and in what they do not."""
+"""capbench diff: in what two runs, or two fits, differ.
+
+usage: capbench diff A B [KEY=VALUE ...]
+
+Everything in which they differ: identity, configuration, code, environment, trained modules, counts, captions, scores,
+costs; then what is equal in one line. A and B as RUN in `capbench show`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +17,12 @@ import pandas as pd
 
 from harness import config
 from harness.commands._options import parse, words
-from harness.contracts import RequestError
+from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console, errors
 from harness.store import difference, read_manifest
 from harness.store.integrity import changed
 from harness.store.inventory import patterns, plain
-from harness.store.runs import Run, find_record
+from harness.store.runs import Run, find_run_or_fit
 from harness.tables.scores import scores_table
 
 
@@ -25,7 +31,7 @@ class Settings:
     """The values of conf/diff.yaml."""
 
     results: str
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("diff", options, Settings)
     if len(names) != 2:
         raise RequestError(f"diff: expected two names A and B of runs or fits, got {len(names)}; see `capbench ls`")
-    left, right = (find_record(Path(settings.results), name) for name in names)
+    left, right = (find_run_or_fit(Path(settings.results), name) for name in names)
     if left.folder.parent.name != right.folder.parent.name:
         kinds = " and ".join(str(record.folder.relative_to(record.folder.parent.parent)) for record in (left, right))
         raise RequestError(f"diff {' '.join(names)}: expected two runs or two fits, got {kinds}")
@@ -138,7 +144,7 @@ def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
 
 
 def _captions(left: Run, right: Run) -> list[str]:
-    a, b = ({row["id"]: (row["caption"], row["reference"]) for row in run.rows} for run in (left, right))
+    a, b = ({row.id: (row.caption, row.reference) for row in run.rows} for run in (left, right))
     common = a.keys() & b.keys()
     other = sum(a[key][0] != b[key][0] for key in common)
     references = sum(a[key][1] != b[key][1] for key in common)

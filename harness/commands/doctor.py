@@ -1,4 +1,16 @@
-"""The `doctor` command: the environment, and whether captioners compute the same however they are run."""
+"""capbench doctor: the environment, and whether captioners say the same in a batch, padded, merged, reloaded.
+
+usage: capbench doctor [--config-dir DIR] [model=NAME,...] [lora=NAME,...] [KEY=VALUE ...]
+
+Versions and devices, then for each captioner: one by one against all at once, padded against unpadded, adapter against
+merged, saved against reloaded: the largest difference of logits and the first differing token.
+
+  model=NAME,...     default: all
+  lora=NAME,...      default: targeted, full for the baselines
+  weights=hub        the real checkpoints instead of the embedded ones; all else as in `capbench run`
+
+Exit codes: 0 all is well; 1 something differs by more than rounding; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +21,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
-from rich import box
-from rich.markup import escape
-from rich.table import Table
+from annotated_types import Ge
 
 from harness import config
-from harness.cells.worker import Settings as RunSettings
+from harness.cells.parts import Settings as RunSettings
 from harness.commands._options import parse
-from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, RequestError, Strategy
+from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, Strategy
 from harness.inference import vllm
-from harness.inference.parity import HEALTHY, PROMPTS, Finding, Patient, check_adapter, check_batches
+from harness.inference.parity import HEALTHY, PROMPTS, Finding, ParityCase, check_adapter, check_batches
 from harness.machine import memory, provenance
 from harness.machine.bfloat16 import SLOW, slowdown
 from harness.machine.devices import pick_device
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, table
 from harness.tables.csv_files import write_csv
 
 COLUMNS = ("model", "weights", "strategy", "check", "verdict", "difference", "first")
@@ -37,7 +47,7 @@ OPTIONAL = ("torchvision", "flash_attn", "nibabel", "vllm", "submitit")
 class Settings:
     """The values of conf/doctor.yaml."""
 
-    samples: int
+    samples: Annotated[int, Ge(2)]
     out: str | None
 
 
@@ -46,8 +56,6 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse("doctor", argv, multirun=True)
     own = [text for text in arguments.overrides if text.partition("=")[0] in Settings.__annotations__]
     settings: Settings = config.options("doctor", own, Settings)
-    if settings.samples < 2:
-        raise RequestError(f"samples={settings.samples}: expected 2 or more, a batch of one shows nothing")
     rest = [text for text in arguments.overrides if text not in own]
     if not any(text.startswith("model=") for text in rest):
         rest = ["model=glob(*)", *rest]
@@ -59,11 +67,11 @@ def main(argv: Sequence[str]) -> int:
         for cell in cells:
             rows += list(_examined(cell, settings.samples, fallback=not named))
             advance(1)
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    _print_findings(table)
+    found = pd.DataFrame(rows, columns=list(COLUMNS))
+    _print_findings(found)
     if settings.out:
-        write_csv(table, Path(settings.out))
-    return int(not table["verdict"].isin(HEALTHY).all())
+        write_csv(found, Path(settings.out))
+    return int(not found["verdict"].isin(HEALTHY).all())
 
 
 def _examined(cell: config.Cell, samples: int, *, fallback: bool) -> Iterator[dict[str, Any]]:
@@ -108,23 +116,23 @@ def _findings(cell: config.Cell, captioner: Captioner, strategy: Strategy, sampl
     decoding: Decoding = config.build(cell, "generate")
     vllm.check(captioner, decoding, device)
     captioner.load(device)
-    patient = Patient(captioner, examples, decoding)
-    yield from check_batches(patient)
+    case = ParityCase(captioner, examples, decoding)
+    yield from check_batches(case)
     with tempfile.TemporaryDirectory() as folder:
         if strategy.trains:
-            yield from check_adapter(patient, strategy, fresh, Path(folder))
+            yield from check_adapter(case, strategy, fresh, Path(folder))
         if decoding.engine != "transformers":
-            del patient.captioner.model, captioner  # there may be no room for two
+            del case.captioner.model, captioner  # there may be no room for two
             memory.release()
-            yield _engine(fresh(), strategy, Path(folder), patient, device)
+            yield _engine(fresh(), strategy, Path(folder), case, device)
 
 
-def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, patient: Patient, device: str) -> Finding:
+def _engine(captioner: Captioner, strategy: Strategy, adapter: Path, case: ParityCase, device: str) -> Finding:
     """The other engine's captions beside the captioner's, both with the adapter that was moved at random."""
     merge = vllm.nothing
     if any(adapter.iterdir()):
         merge = vllm.as_stored(captioner, strategy, strategy.plan(captioner), adapter)
-    with vllm.started(captioner, patient.decoding, device, patient.examples, merge) as (finding, _):
+    with vllm.started(captioner, case.decoding, device, case.examples, merge) as (finding, _):
         return finding
 
 
@@ -150,18 +158,16 @@ def _space(results: Path) -> str:
     return f"{shutil.disk_usage(place).free / 2**30:.0f} GiB free for results"
 
 
-def _print_findings(table: pd.DataFrame) -> None:
-    shown = Table(title="parity", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, title in zip(COLUMNS, (*COLUMNS[:5], "largest logit difference", "first difference"), strict=True):
-        shown.add_column(title, justify="right" if name == "difference" else "left", overflow="fold")
-    for _, rows in table.groupby(["model", "strategy"], sort=False):
-        for row in rows.to_dict("records"):
-            shown.add_row(*(_text(row, name) for name in COLUMNS))
-        shown.add_section()
-    console.print(shown, soft_wrap=False)
+def _print_findings(found: pd.DataFrame) -> None:
+    titles = (*COLUMNS[:5], "largest logit difference", "first difference")
+    lines: list[list[str]] = []
+    for _, rows in found.groupby(["model", "strategy"], sort=False):
+        lines += [[_text(row, name) for name in COLUMNS] for row in rows.to_dict("records")]
+        lines.append([])
+    table("parity", titles, lines, left={*titles} - {titles[5]})
 
 
 def _text(row: Mapping[Any, Any], name: str) -> str:
     if pd.isna(row[name]):
         return ""
-    return f"{row[name]:.1e}" if name == "difference" else escape(str(row[name]))
+    return f"{row[name]:.1e}" if name == "difference" else str(row[name])

@@ -1,4 +1,12 @@
-"""The `leaderboard` command: all tables rebuilt, one of them printed."""
+"""capbench leaderboard: rebuild all tables and print one of them.
+
+usage: capbench leaderboard [results=FOLDER] [KEY=VALUE ...]
+
+Rebuilds all tables from the files of the runs: runs.csv, scores.csv, samples.csv of each run, leaderboard.csv, .md,
+.tex, significance.csv, agreement.csv, subgroups.csv, and ablation.csv where modality labels were given. Nothing is
+computed again but means, intervals and p-values. The tables are always whole: model=, strategy= (or lora=), prompt=,
+modality=, sort= and group= say what of one is printed and written to out=, with the ranks of the whole table.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from harness.contracts import RequestError
+from harness.choices import GROUP_OF
+from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import file_to_write
 from harness.tables.rebuild import WRITERS, present, rebuild, select
 from harness.tables.selection import View, seen
 
+COLUMN_OF = {group: column for column, group in GROUP_OF.items()}
 TEXTS = {field.name for field in fields(View)}
 
 
@@ -32,8 +42,8 @@ class Settings:
     sort: str | None
     group: str | None
     out: str | None
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 # ---------------------------------------------------------------- output
@@ -55,14 +65,11 @@ def main(argv: Sequence[str]) -> int:
     from harness import config
     from harness.commands._options import parse
 
-    words = [_as_text(word) for word in parse("leaderboard", argv).overrides]
+    words = [_as_text(word) for word in parse("leaderboard", argv, names=COLUMN_OF).overrides]
     settings: Settings = config.options("leaderboard", words, Settings)
     results = Path(settings.results)
     if not (results / "runs").is_dir():
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
-    for name in ("trials", "permutations"):
-        if getattr(settings, name) < 1:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected 1 or more")
     out = _file(settings.out, results) if settings.out else None
     view = View(**{field.name: getattr(settings, field.name) for field in fields(View)})
     boards = rebuild(results, settings.trials, settings.permutations)

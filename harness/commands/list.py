@@ -1,6 +1,8 @@
-"""The `list` command: what can be chosen, and what is found of it on this machine.
+"""capbench list: models, strategies, metrics, datasets, prompts, modalities, protocols, and what is found of them.
 
-It reads yaml files and the sources of the classes they name: importing all of those would take seconds.
+usage: capbench list [models|strategies|metrics|datasets|prompts|modalities|protocols ...] [--config-dir DIR]
+
+What can be chosen, with what is installed and which checkpoints are found.
 """
 
 from __future__ import annotations
@@ -14,14 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from harness.choices import conf_dir, groups
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console
+from harness.machine.terminal import table
 
 KINDS = {
     "models": "model",
@@ -55,14 +54,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(kind: str, names: Sequence[str], extra: Path | None) -> None:
     group = KINDS[kind]
-    table = Table(title=kind, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "what", *_facts_of.get(group, ())):
-        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    columns = ("name", "what", *_facts_of.get(group, ()))
+    rows = []
     for name in names:
         node = _node(group, name, extra)
         facts = _facts(group, name, node, extra) if group in _facts_of else []
-        table.add_row(name, escape(_summary(group, node)), *map(escape, facts))
-    console.print(table, soft_wrap=False)
+        rows.append([name, _summary(group, node), *facts])
+    table(kind, columns, rows, left=columns)
 
 
 _facts_of: dict[str, tuple[str, ...]] = {

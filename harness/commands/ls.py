@@ -1,4 +1,9 @@
-"""The `ls` command: fits and runs with their state, and where the disk space is."""
+"""capbench ls: fits and runs with their state, and disk use.
+
+usage: capbench ls [results=FOLDER] [out=FILE.csv]
+
+Fits and runs with status, seed, age and size; orphaned fits (no run uses them), unfinished and failed ones; disk use.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich import box
 from rich.filesize import decimal
-from rich.markup import escape
-from rich.table import Table
 
 from harness import config
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console
+from harness.machine.terminal import console, table
 from harness.store import make_folder
 from harness.store.inventory import Item, age, disk_use, inventory, plain
 from harness.tables.csv_files import write_csv
@@ -48,12 +50,12 @@ def main(argv: Sequence[str]) -> int:
     if settings.out:
         path = Path(settings.out)
         make_folder(path.parent, "out")
-        write_csv(table(items), path)
+        write_csv(records(items), path)
         console.print(f"written: {path}", markup=False)
     return 0
 
 
-def table(items: Sequence[Item]) -> pd.DataFrame:
+def records(items: Sequence[Item]) -> pd.DataFrame:
     """One row per fit or run, with all that is known."""
     rows = [
         {**vars(item), "folder": item.folder.name, "id": item.id, "orphaned": item.orphaned, "seed": plain(item.seed)}
@@ -78,17 +80,14 @@ def disk(results: Path, items: Sequence[Item]) -> dict[str, int]:
 
 
 def _print(title: str, items: Sequence[Item]) -> None:
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     last = "runs" if title == "fits" else "fit"
-    for column in ("folder", "status", "seed", "age", "size", last):
-        shown.add_column(column, overflow="fold", justify="right" if column in ("seed", "age", "size") else "left")
+    rows = []
     for item in items:
         status = f"{item.status}, orphaned" if item.orphaned else item.status
         used = item.fit_id if item.kind == "run" else plain(item.users)
-        cells = [item.folder.name, status, plain(item.seed), age(item.finished_at), decimal(item.bytes), used]
-        shown.add_row(*map(escape, cells))
-    if items:
-        console.print(shown, soft_wrap=False)
+        rows.append([item.folder.name, status, plain(item.seed), age(item.finished_at), decimal(item.bytes), used])
+    if rows:
+        table(title, ("folder", "status", "seed", "age", "size", last), rows, left=["folder", "status", last])
 
 
 def _remarks(items: Sequence[Item]) -> str:

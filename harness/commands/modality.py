@@ -1,4 +1,13 @@
-"""The `modality` command: `capbench modality fit` trains the classifier behind modality=predicted, and measures it."""
+"""capbench modality: train the classifier of the imaging modality behind modality=predicted.
+
+usage: capbench modality fit [--config-dir DIR] [dataset=NAME] [dataset.KEY=VALUE ...] [out=FOLDER] [KEY=VALUE ...]
+
+Trains a ResNet to tell the modalities of the split "train" apart, calibrates it on "valid", measures it on "test". The
+folder is for modality=predicted modality.checkpoint=FOLDER; its metrics.json, confusion.csv and calibration.csv say
+how good it is. A finished fit is not repeated. Samples without a known modality are left out and counted.
+
+Options of the training: classifier.epochs=N, .batch_size, .learning_rate, .size, .workers
+"""
 
 from __future__ import annotations
 
@@ -12,20 +21,14 @@ import numpy as np
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import (
-    UNKNOWN,
-    Dataset,
-    ModalityClassifier,
-    RequestError,
-    Sample,
-    Split,
-)
+from harness.contracts import ModalityClassifier, NonNegative, Positive, RequestError, Sample
 from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.machine.terminal import bar, console
-from harness.store import SCHEMA, difference, file_digest, make_folder, read_json, read_manifest, write_json
+from harness.store import SCHEMA, file_digest, make_folder, read_json, write_json
 from harness.tables import calibration
 from harness.tables.csv_files import write_csv
+from harness.training.modality import Data, done, identity_of, load
 
 CHECKPOINT = ("config.json", "model.safetensors", "preprocessor_config.json")
 TABLES = ("metrics.json", "confusion.csv", "calibration.csv")
@@ -36,48 +39,10 @@ class Settings:
     """The root-level values of conf/modality_fit.yaml."""
 
     out: str
-    seed: int
+    seed: NonNegative
     device: str
-    threads: int | None
-    bins: int
-
-
-@dataclass(frozen=True)
-class Part:
-    """The samples of a split whose modality is known; `left_out` counts the others."""
-
-    split: Split
-    samples: tuple[Sample, ...]
-
-    @property
-    def left_out(self) -> int:
-        """Samples without a known modality."""
-        return len(self.split.samples) - len(self.samples)
-
-    @property
-    def modalities(self) -> list[str]:
-        """The truth, sample by sample."""
-        return [sample.modality for sample in self.samples]
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a fit works on; `valid` is None, with the reason in `uncalibrated`, where there is no such split."""
-
-    train: Part
-    valid: Part | None
-    test: Part
-    uncalibrated: str
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        """The splits there are."""
-        return {"train": self.train, **({"valid": self.valid} if self.valid else {}), "test": self.test}
-
-    @property
-    def classes(self) -> list[str]:
-        """What can be told apart, by name."""
-        return sorted(set(self.train.modalities))
+    threads: Positive | None
+    bins: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,70 +53,18 @@ def main(argv: Sequence[str]) -> int:
         raise RequestError(f"modality {words[0] if words else ''}: expected fit; see `capbench modality --help`")
     cell = config.cells("modality_fit", words[1:], config_dir=arguments.config_dir)[0]
     settings: Settings = config.settings(cell, Settings)
-    if settings.bins < 1:
-        raise RequestError(f"bins={settings.bins}: expected 1 or more")
     device = pick_device(settings.device, settings.threads)
     classifier: ModalityClassifier = config.build(cell, "classifier")
     data = load(config.build(cell, "dataset"))
     out = make_folder(Path(settings.out), "out")
-    identity = _identity(cell, classifier, data, settings)
-    fresh = not _done(out, identity)
+    identity = identity_of(
+        config.identity_values(cell.config["classifier"]), classifier, data, settings.seed, settings.bins
+    )
+    fresh = not done(out, identity)
     if fresh:
         _work(classifier, data, settings, device, out, identity, cell)
     _report(out, fresh=fresh)
     return 0
-
-
-# ---------------------------------------------------------------- data
-
-
-def load(dataset: Dataset) -> Data:
-    """Train, test and, where there is one, valid. Raises RequestError when there is nothing to tell apart."""
-    train, test = _part(dataset.load("train")), _part(dataset.load("test"))
-    valid, reason = None, ""
-    try:
-        valid = _part(dataset.load("valid"))
-    except RequestError as error:  # a dataset without this split says so: the temperature stays 1, and that is reported
-        reason = str(error)
-    if valid is not None and not valid.samples:
-        valid, reason = None, "no sample of split 'valid' has a known modality"
-    kinds = sorted(set(train.modalities))
-    if len(kinds) < 2 or not test.samples:
-        raise RequestError(
-            f"dataset={dataset.name}: expected known modalities, two or more in 'train' and one in 'test', got "
-            f"{', '.join(kinds) or 'none'} in {len(train.samples)} samples, and {len(test.samples)} test samples"
-        )
-    return Data(train, valid, test, reason)
-
-
-def _part(split: Split) -> Part:
-    return Part(split, tuple(sample for sample in split.samples if sample.modality != UNKNOWN))
-
-
-def _identity(cell: config.Cell, classifier: ModalityClassifier, data: Data, settings: Settings) -> dict[str, Any]:
-    """All that can change the weights, the temperature or what is measured."""
-    return {
-        "schema": SCHEMA,
-        "classifier": config.identity_values(cell.config["classifier"]),
-        "start": classifier.digest(),
-        "data": {name: part.split.fingerprint for name, part in data.parts.items()},
-        "seed": settings.seed,
-        "bins": settings.bins,
-    }
-
-
-def _done(out: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether this very fit lies in `out`. Raises RequestError when another one does, or its files were changed."""
-    manifest = read_manifest(out)
-    if manifest is None:
-        return False
-    lines = difference(manifest["identity"], identity)
-    if lines:
-        raise RequestError(f"out={out}: holds another fit ({'; '.join(lines[:3])}); choose another out=FOLDER")
-    for name, known in manifest["files"].items():
-        if not (out / name).is_file() or file_digest(out / name) != known:
-            raise RequestError(f"out={out}: {name} is not what the fit wrote; delete the folder to fit anew")
-    return True
 
 
 # ---------------------------------------------------------------- work

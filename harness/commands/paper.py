@@ -1,31 +1,26 @@
-"""The `paper` command: the published study, recomputed, with our own rows beside it."""
+"""capbench paper: the published study, recomputed, with our own rows and parameters beside it.
+
+usage: capbench paper [results=FOLDER] [KEY=VALUE ...]
+
+The published tables with their averages recomputed and the inconsistent cells named; our own rows beside them, score
+by score with differences; the effect of the modality in the prompt, and trained parameters, published and our own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from harness import config
-from harness.commands import params
 from harness.commands._options import parse
-from harness.contracts import RequestError
+from harness.contracts import Positive
 from harness.machine.terminal import console
-from harness.published import printed, terminal
+from harness.published import beside, printed, terminal
 from harness.store import file_to_write
-from harness.store.integrity import trusted
-from harness.store.runs import find_runs
-from harness.tables.boards import Board, Group, build, grouped
-from harness.tables.columns import AVERAGES, METRIC_COLUMNS, ROW_COLUMNS
 from harness.tables.csv_files import write_csv
-from harness.tables.labels import row_name
-
-COLUMNS = ("table", "model", "configuration", "metric", "published", "recomputed", "ours", "difference", "note")
-SCORES = (*METRIC_COLUMNS, *AVERAGES)
-CHANGE_COLUMNS = {"protocol", "model", "strategy", "prompt", "modality", "metric", "by", "n", "change_pct", "p_holm"}
 
 
 @dataclass(frozen=True)
@@ -36,26 +31,26 @@ class Settings:
     protocol: str
     parameters: bool
     out: str | None
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:
     """Print and write what was published, what follows from it, and what our runs say."""
     arguments = parse("paper", argv)
     settings: Settings = config.options("paper", arguments.overrides, Settings)
-    if settings.trials < 1:
-        raise RequestError(f"trials={settings.trials}: expected 1 or more")
     results, out = Path(settings.results), _file(settings)
     averages = config.choice("protocol", "paper")["averages"]
     published = printed.recomputed(averages)
     terminal.published(published, printed.findings(averages))
-    boards = _boards(results, settings.trials)
-    ours = _ours(settings.protocol, boards)
-    changes = _changes(results, settings.protocol, printed.changes(averages))
-    parts = [published, ours, changes, _parameters() if settings.parameters else pd.DataFrame()]
+    boards = beside.boards_of(results, settings.trials)
+    ours = beside.ours(settings.protocol, boards)
+    changes = beside.changes(results, settings.protocol, printed.changes(averages))
+    parts = [published, ours, changes]
+    if settings.parameters:
+        parts.append(beside.trained(config.default("params", "variants")))
     if out is not None:
         rows = [row for part in parts for row in part.to_dict("records")]
-        write_csv(pd.DataFrame(rows, columns=list(COLUMNS)), out)
+        write_csv(pd.DataFrame(rows, columns=list(beside.COLUMNS)), out)
         console.print(f"all of it: {out}", markup=False)
     return 0
 
@@ -65,124 +60,3 @@ def _file(settings: Settings) -> Path | None:
         results = Path(settings.results)
         return results / "paper.csv" if results.is_dir() else None
     return file_to_write(settings.out, ".csv")
-
-
-# ---------------------------------------------------------------- our rows
-
-
-def _boards(results: Path, trials: int) -> list[Board]:
-    """Every board of a folder, the newest first; nothing is written."""
-    runs = trusted(find_runs(results))
-    boards = [build(group, members, trials)[0] for group, members in grouped(runs).items() if group.protocol]
-    return sorted(boards, key=lambda board: (board.newest, board.group.slug), reverse=True)
-
-
-def _ours(protocol: str, boards: Sequence[Board]) -> pd.DataFrame:
-    """The newest board of a protocol beside the published leaderboard; says so where there is none."""
-    board = next((board for board in boards if board.group.protocol == protocol), None)
-    if board is None:
-        terminal.no_board(protocol, [board.group.title for board in boards])
-        return pd.DataFrame()
-    obstacles = incomparable(board.group)
-    rows = beside(board, obstacles)
-    terminal.ours(rows, board, obstacles)
-    return rows
-
-
-def incomparable(group: Group) -> list[str]:
-    """Why the numbers of a board are not those of the study measured again; empty when they are."""
-    found = []
-    if group.protocol != "paper":
-        found.append(f"protocol {group.protocol} measures with other metrics or checkpoints than the study's")
-    if group.weights != "hub":
-        found.append(f"weights {group.weights} are not the published checkpoints")
-    if group.dataset != printed.DATASET:
-        found.append(f"dataset {group.dataset} has other pictures than {printed.DATASET}")
-    return found
-
-
-def beside(board: Board, obstacles: Sequence[str]) -> pd.DataFrame:
-    """Each row of a published captioner, without a modality in its prompt, next to the published one, by column."""
-    published = printed.printed("leaderboard").set_index("model")
-    table = board.table[(board.table["control"] == "") & (board.table["modality"] == "none")]
-    rows = []
-    for name in published.index:
-        for row in table[table["model"] == name].to_dict("records"):
-            about = {"table": "ours", "model": name, "configuration": row_name([row[key] for key in ROW_COLUMNS[1:]])}
-            for metric in SCORES:
-                value, known = row.get(metric), float(published.loc[name, metric])
-                cell = {"metric": metric, "published": known, "ours": value, "difference": _minus(value, known)}
-                rows.append({**about, **cell, "note": _note(row, metric, known, board.group, obstacles)})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _minus(value: Any, known: float) -> float | None:
-    return None if value is None or pd.isna(value) else float(value) - known
-
-
-def _note(row: Mapping[Any, Any], metric: str, known: float, group: Group, obstacles: Sequence[str]) -> str:
-    """What stands in the way of a comparison, else what was measured, and whether the published value is likely."""
-    if obstacles:
-        return f"not comparable: {'; '.join(obstacles)}"
-    n = row["n"] if row["n"] == row["n"] else 0
-    words = [f"split {group.split}, {n:.0f} samples; the study: {printed.SPLIT}, {printed.SAMPLES}"]
-    words += ["incomplete"] if pd.isna(row["rank"]) else []
-    low, high = (float(row.get(f"{metric}_ci_{end}", float("nan"))) for end in ("low", "high"))
-    if low == low:
-        words.append(f"the published value is {'in' if low <= known <= high else 'out'}side our 95 % interval")
-    return "; ".join(words)
-
-
-# ---------------------------------------------------------------- the modality in the prompt, parameters
-
-
-def _changes(results: Path, protocol: str, published: pd.DataFrame) -> pd.DataFrame:
-    """The published changes by the modality in the prompt, and ours, all in percent of the score without it."""
-    rows: list[dict[Any, Any]] = []
-    for row in published.to_dict("records"):
-        about = {"table": "modality_change", "configuration": "published", "note": "percent of the score without it"}
-        rows.append({**row, **about, "difference": row["recomputed"] - row["published"]})
-    own = _own_changes(results, protocol)
-    known = published.set_index(["model", "metric"])["published"].to_dict()
-    for row in own.to_dict("records"):
-        value = known.get((row["model"], row["metric"]))
-        if value is not None:
-            name = row_name([row[key] for key in ROW_COLUMNS[1:]])
-            about = {"table": "modality_change", "model": row["model"], "configuration": name, "metric": row["metric"]}
-            note = f"{row['dataset']} {row['split']}, {row['n']} samples, p {row['p_holm']:.3g} (Holm)"
-            cell = {"published": value, "ours": row["change_pct"], "difference": _minus(row["change_pct"], value)}
-            rows.append({**about, **cell, "note": note})
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    terminal.changes(table, protocol, found=len(own) > 0)
-    return table
-
-
-def _own_changes(results: Path, protocol: str) -> pd.DataFrame:
-    """The rows over all samples of ablation.csv; none where it is not there. Raises RequestError on another table."""
-    path = results / "ablation.csv"
-    if not path.is_file():
-        return pd.DataFrame()
-    table = pd.read_csv(path)
-    lacking = sorted(CHANGE_COLUMNS - set(table.columns))
-    if lacking:
-        raise RequestError(f"{path}: expected the column {lacking[0]}; `capbench leaderboard` writes the table anew")
-    return table[(table["protocol"] == protocol) & (table["by"] == "all")]
-
-
-def _parameters() -> pd.DataFrame:
-    """Trained parameters of the published rows, counted at the real sizes."""
-    settings: params.Settings = config.options("params", [], params.Settings)
-    table = params.counted(["lora=paper,full"], settings.variants, None).dropna(subset=["published_trained"])
-    params.show(table)
-    rows = []
-    for row in table.to_dict("records"):
-        about = {"table": "parameters", "model": row["model"], "configuration": row["strategy"]}
-        note = f"{row['verdict']}: {row['explanation']}"
-        pairs = {
-            "params_trained": (params.number(row["published_trained"]), row["params_trained"]),
-            "params_trained_pct": (row["published_pct"], row["params_trained_pct"]),
-        }
-        for metric, (known, value) in pairs.items():
-            cell = {"metric": metric, "published": known, "ours": value, "difference": value - known, "note": note}
-            rows.append({**about, **cell})
-    return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,4 +1,11 @@
-"""The `report` command: one HTML page of a leaderboard and everything behind it, with its plots as files."""
+"""capbench report: one HTML page of a leaderboard: plots, significance, costs, samples side by side.
+
+usage: capbench report [results=FOLDER] [out=FILE.html] [KEY=VALUE ...]
+
+Rebuilds the tables, then writes one page that needs no network: the leaderboard with intervals, sorting and filters,
+which rows differ, what a score costs, captions by length, concepts and modality, ablation, agreement of metrics, costs,
+failures, samples side by side, provenance. Its plots are also PNG and SVG files in results/plots.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +18,7 @@ from rich.filesize import decimal
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import RequestError, Split
+from harness.contracts import NonNegative, Positive, RequestError, Split
 from harness.machine.terminal import console
 from harness.page.contents import parts, significance
 from harness.page.gallery import gallery
@@ -35,10 +42,10 @@ class Settings:
     weights: str | None
     protocol: str | None
     out: str | None
-    samples: int
+    samples: NonNegative
     pictures: bool
-    trials: int
-    permutations: int
+    trials: Positive
+    permutations: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,16 +54,13 @@ def main(argv: Sequence[str]) -> int:
     results = Path(settings.results)
     if not (results / "runs").is_dir():
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
-    for name, least in (("trials", 1), ("permutations", 1), ("samples", 0)):
-        if getattr(settings, name) < least:
-            raise RequestError(f"{name}={getattr(settings, name)}: expected {least} or more")
     out = file_to_write(settings.out, ".html", ".htm") if settings.out else results / "report.html"
     boards = rebuild(results, settings.trials, settings.permutations)
     board = select(boards, **{name: getattr(settings, name) for name in BOARD})
     why = write(results, board, out, settings.samples, pictures_too=settings.pictures)
     for other in boards:
         if other is not board:
-            console.print(f"another table: {other.group.title}", markup=False)
+            console.print(f"another table: {other.key.title}", markup=False)
     if why:
         console.print(f"gallery: {why}", markup=False)
     made = f"{out} ({decimal(out.stat().st_size)}), plots as PNG and SVG in {results / 'plots'}"
@@ -66,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 
 def write(results: Path, board: Board, out: Path, samples: int, *, pictures_too: bool = True) -> str:
     """Write the page of a board whose tables are up to date. Returns why pictures are missing, empty where none is."""
-    study = Study(board, read_tables(results, board.group))
+    study = Study(board, read_tables(results, board.key))
     shown, why = gallery(study, samples), ""
     if shown is not None:
         why = _add_pictures(study, shown) if pictures_too else "left out, as pictures=false asks"

@@ -1,26 +1,34 @@
-"""The `reproduce` command: a run once more from its stored configuration, compared with the first one by sample."""
+"""capbench reproduce: a run once more from its stored configuration, compared caption by caption.
+
+usage: capbench reproduce RUN [--config-dir DIR] [KEY=VALUE ...]
+
+Runs the stored, resolved configuration of RUN again in another results folder and compares identity, captions (sample
+by sample, exactly) and scores. Says before what of code, packages and platform has changed.
+Exit codes: 0 reproduced; 1 not; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import Ge
 
 from harness import config
 from harness.cells import cell
-from harness.cells.worker import parts as built
+from harness.cells.parts import build_parts
 from harness.commands._options import parse, words
 from harness.contracts import RequestError, ScoreProtocol
 from harness.machine import provenance
-from harness.machine.terminal import console, errors
-from harness.scoring.protocol import columns, scorable
-from harness.scoring.score import Plan, score
-from harness.store import difference, make_folder, read_manifest
+from harness.machine.terminal import console, errors, listed
+from harness.scoring.protocol import columns, pictures
+from harness.scoring.score import Scheme, score
+from harness.store import JournalRow, difference, make_folder, read_manifest
 from harness.store.integrity import changed
-from harness.store.runs import Run, find_record
+from harness.store.runs import Run, find_run_or_fit
 from harness.tables.values import protocol_values
 
 SHOWN = 5  # differing captions
@@ -33,7 +41,7 @@ class Settings:
     results: str
     source: str
     device: str | None
-    tolerance: float
+    tolerance: Annotated[float, Ge(0)]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("reproduce", options, Settings)
     if len(names) != 1:
         raise RequestError(f"reproduce: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
-    first = find_record(Path(settings.source), names[0])
+    first = find_run_or_fit(Path(settings.source), names[0])
     one = stored_cell(first, Path(settings.results), settings.device)
     for line in surroundings(first):
         errors.print(f"not as it was: {line}", markup=False)
@@ -77,22 +85,23 @@ def surroundings(run: Run) -> list[str]:
 def again(one: config.Cell, first: Run, config_dir: str | None) -> Run:
     """Run the cell and score it by the protocols of the first run."""
     results = make_folder(Path(one.config["results"]))
-    parts = built(one, {})
+    parts = build_parts(one, {})
     outcome = cell.run(parts)
     if not outcome.fresh:
         console.print(f"{outcome.folder}: done before; compared as it lies there", markup=False)
     second = Run(outcome.folder, read_manifest(outcome.folder) or {})
-    plans = [_plan(record, config_dir) for record in first.protocols.values()]
-    if plans:
-        score([scorable(second)], plans, parts.device, results)
+    schemes = [_scheme(record, config_dir) for record in first.protocols.values()]
+    if schemes:
+        score([second], schemes, parts.device, results, pictures())
+        second = Run(outcome.folder, second.manifest)  # with its scores
     return second
 
 
-def _plan(record: Mapping[str, Any], config_dir: str | None) -> Plan:
+def _scheme(record: Mapping[str, Any], config_dir: str | None) -> Scheme:
     """The protocol as it was recorded, with the further metrics that were scored beside it."""
     protocol = ScoreProtocol(**record["protocol"])
     further = [name for name in record["columns"] if name not in protocol.columns]
-    return Plan(protocol, columns(protocol, further, config_dir))
+    return Scheme(protocol, columns(protocol, further, config_dir))
 
 
 def _report(first: Run, second: Run, tolerance: float) -> int:
@@ -104,10 +113,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
     for line in identity:
         console.print(f"  {line}", markup=False)
     console.print(f"captions: {len(captions)} of {len(first.rows)} differ", markup=False)
-    for name, before, after in captions[:SHOWN]:
-        console.print(f"  {name}\n    first {before}\n    again {after}", markup=False)
-    if len(captions) > SHOWN:
-        console.print(f"  and {len(captions) - SHOWN} more", markup=False)
+    listed([f"  {name}\n    first {a}\n    again {b}" for name, a, b in captions], SHOWN, "  and {} more")
     for line, largest in scores:
         if largest != 0:
             console.print(f"  {line}", markup=False)
@@ -121,7 +127,7 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
 
 def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
-    before, after = ({str(row["id"]): row for row in run.rows} for run in (first, second))
+    before, after = ({str(row.id): row for row in run.rows} for run in (first, second))
     found = []
     for name in [*before, *(name for name in after if name not in before)]:
         texts = _said(before.get(name)), _said(after.get(name))
@@ -130,10 +136,10 @@ def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def _said(row: Mapping[str, Any] | None) -> str:
+def _said(row: JournalRow | None) -> str:
     if row is None:
         return "(no such sample)"
-    return repr(row["caption"]) if row["status"] == "ok" else f"(failed: {row.get('error')})"
+    return repr(row.caption) if row.status == "ok" else f"(failed: {row.error})"
 
 
 def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
@@ -152,4 +158,4 @@ def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
 
 
 def _values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
-    return protocol_values(run, record).set_axis([str(row["id"]) for row in run.rows])
+    return protocol_values(run, record).set_axis([str(row.id) for row in run.rows])

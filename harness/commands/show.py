@@ -1,4 +1,11 @@
-"""The `show` command: one run or fit for people, from its files alone."""
+"""capbench show: one run or fit: what it is, scores, costs, where it comes from.
+
+usage: capbench show RUN [KEY=VALUE ...]
+
+RUN is the id or folder of a run or fit, a prefix of either (fits/... for a fit), or a path to the folder. Printed are
+status, counts, scores with intervals, costs, hashes, trained modules, command, code and package versions, files, and
+how to reproduce it, from its files alone.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +19,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import config
+from harness.choices import GROUP_OF
 from harness.commands._options import parse, words
-from harness.contracts import CapBenchError, RequestError
+from harness.contracts import CapBenchError, Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import SHORT, Damaged, digest
 from harness.store.integrity import changed, unreadable
 from harness.store.inventory import disk_use, patterns, plain
-from harness.store.runs import Run, find_record, find_runs
+from harness.store.runs import Run, find_run_or_fit, find_runs
 from harness.tables.scores import scores_table
 
 WHAT = ("model", "class", "weights", "strategy", "prompt", "modality", "control", "seed", "dataset", "split")
@@ -36,7 +44,7 @@ class Settings:
     """The values of conf/show.yaml."""
 
     results: str
-    trials: int
+    trials: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     settings: Settings = config.options("show", options, Settings)
     if len(names) != 1:
         raise RequestError(f"show: expected one RUN (id, folder or prefix), got {len(names)}; see `capbench ls`")
-    record = find_record(Path(settings.results), names[0])
+    record = find_run_or_fit(Path(settings.results), names[0])
     console.print(f"{_kind(record)} {record.folder}", markup=False)
     for title, rows in sections(record, settings.trials):
         _print(title, rows)
@@ -75,11 +83,10 @@ def _kind(record: Run) -> str:
 
 def _what(record: Run) -> list[tuple[str, str]]:
     """What it is. The row of a fit has no labels: they are in its configuration."""
-    groups = {"strategy": "lora"}
     stored = record.manifest.get("config") or {}
     labels = {}
     for name in WHAT:
-        node = stored.get(groups.get(name, name))
+        node = stored.get(GROUP_OF.get(name, name))
         labels[name] = record.row.get(name, node.get("name") if isinstance(node, Mapping) else node)
     labels["class"] = record.row.get("class", (stored.get("model") or {}).get("kind"))
     if _kind(record) == "fit":  # trained on "train", whatever the split and the label at inference

@@ -1,4 +1,12 @@
-"""The `submission` command: check a file for ImageCLEFmedical Caption, or write one from a run."""
+"""capbench submission: check a file for ImageCLEFmedical Caption, or write one from a run.
+
+usage: capbench submission check captions=FILE [references=FILE | images=FOLDER] [format=NAME]
+       capbench submission write run=FOLDER|ID [results=FOLDER] [out=FILE] [references=FILE] [empty=true] [format=NAME]
+
+check: everything for which ImageCLEFmedical Caption's own program would reject the file or cut a caption, by line.
+write: a file that passes, from the captions of a run. Nothing is scored.
+Exit codes: 0 the file passes; 1 it would be rejected or cut; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +14,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness import config
+from harness.choices import some
 from harness.commands._options import parse
 from harness.contracts import RequestError
-from harness.machine.terminal import console, errors
+from harness.machine.terminal import console, errors, listed
 from harness.scoring.caption_files import read_captions
 from harness.scoring.imageclef import Checked, Format, check, compose, one_line
-from harness.store import file_to_write, read_manifest, write_text
-from harness.store.runs import Run, find_runs
+from harness.store import JournalRow, file_to_write, write_text
+from harness.store.runs import Run, find_run
 
 SHOWN = 20  # violations
-NAMED = 10  # ids
 
 
 @dataclass(frozen=True)
@@ -82,25 +89,24 @@ def _report(path: Path, checked: Checked, form: Format) -> None:
     empty = f", {checked.empty} of them empty, which score 0" if checked.empty else ""
     verdict = f"{len(found)} problems under the rules of {form}" if found else f"passes the rules of {form}"
     console.print(f"{path}: {checked.rows} captions{empty}; {verdict}", markup=False)
-    for violation in found[:SHOWN]:
-        console.print(f"  line {violation.line}: {violation.text}", markup=False)
-    if len(found) > SHOWN:
-        console.print(f"  and {len(found) - SHOWN} more", markup=False)
+    listed([f"  line {violation.line}: {violation.text}" for violation in found], SHOWN, "  and {} more")
 
 
 # ---------------------------------------------------------------- write
 
 
 def _write(settings: Settings) -> int:
-    run = _run(_given(settings.run, "run=FOLDER or run=ID", "write"), Path(settings.results))
+    run = find_run(Path(settings.results), _given(settings.run, "run=FOLDER or run=ID", "write"))
+    if run.status == "failed":
+        raise RequestError(f"{run.folder.name}: it failed and has no captions: {run.row.get('error')}")
     rows = _rows(run, settings)
-    failed = [row["id"] for row in rows if row["status"] != "ok"]
+    failed = [row.id for row in rows if row.status != "ok"]
     if failed and not settings.empty:
         raise RequestError(
-            f"run={settings.run}: {len(failed)} samples have no caption: {_named(failed)}; "
+            f"run={settings.run}: {len(failed)} samples have no caption: {some(failed)}; "
             "repeat `capbench run`, or write empty captions, which score 0, with empty=true"
         )
-    captions = [(str(row["id"]), row["caption"] or "") for row in rows]
+    captions = [(str(row.id), row.caption or "") for row in rows]
     text = compose(captions, settings.format)
     checked = check(text.encode(), [name for name, _ in captions], settings.format)
     if checked.violations:
@@ -117,38 +123,23 @@ def _write(settings: Settings) -> int:
     return 0
 
 
-def _run(name: str, results: Path) -> Run:
-    """The run of a folder or of an id. Raises RequestError when there is none or it has no captions."""
-    manifest = read_manifest(Path(name))
-    runs = [Run(Path(name), manifest)] if manifest else find_runs(results)
-    found = [run for run in runs if manifest or name in (run.folder.name, run.row.get("run_id"))]
-    if not found:
-        known = _named([run.folder.name for run in runs]) or "none at all; start with `capbench run`"
-        raise RequestError(
-            f"run={name}: expected the folder or the id of a finished run; in {results} there is {known}"
-        )
-    if found[0].status == "failed":
-        raise RequestError(f"run={name}: it failed and has no captions: {found[0].row.get('error')}")
-    return found[0]
-
-
-def _rows(run: Run, settings: Settings) -> list[dict[str, Any]]:
+def _rows(run: Run, settings: Settings) -> list[JournalRow]:
     """The rows of the file: those of the run or, with references, one for each of their ids in their order."""
-    rows = {str(row["id"]): row for row in run.rows}
+    rows = {str(row.id): row for row in run.rows}
     ids = _ids(settings)
     if ids is None:
         rejected = [str(entry["id"]) for entry in run.manifest.get("rejected") or ()]
         if rejected:
             errors.print(
-                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {_named(rejected)}; "
+                f"capbench: the dataset rejected {len(rejected)} samples, which get no row: {some(rejected)}; "
                 "references=FILE tells which ids are asked for",
                 markup=False,
             )
         return list(rows.values())
     unknown = sorted(rows.keys() - set(ids))
     if unknown:
-        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {_named(unknown)}")
-    return [rows.get(name, {"id": name, "status": "failed", "caption": None}) for name in ids]
+        raise RequestError(f"run={settings.run}: these ids are not among those of the references: {some(unknown)}")
+    return [rows.get(name) or JournalRow.of_texts(name, "", None) for name in ids]
 
 
 def _save(path: Path, text: str) -> None:
@@ -159,7 +150,3 @@ def _given(value: str | None, what: str, action: str) -> str:
     if value is None:
         raise RequestError(f"submission {action}: {what} is missing; see `capbench submission --help`")
     return value
-
-
-def _named(ids: Sequence[str]) -> str:
-    return ", ".join(ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")

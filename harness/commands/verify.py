@@ -1,4 +1,11 @@
-"""The `verify` command: every hash that was recorded against the files, and the tables against a rebuild."""
+"""capbench verify: every recorded hash against the files, and the tables against a rebuild.
+
+usage: capbench verify [RUN ...] [KEY=VALUE ...]
+
+Recomputes every recorded hash: identities and folder names, each caption's checksum and the file's digest, adapters,
+scores and the captions they were made from; without RUN also the tables, by a rebuild elsewhere.
+Exit codes: 0 all is as it was written; 1 something was edited or damaged: listed; 2 the request was wrong.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +14,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.markup import escape
-from rich.table import Table
-
 from harness import config
 from harness.commands._options import parse, words
-from harness.contracts import RequestError
-from harness.machine.terminal import bar, console
+from harness.contracts import Positive, RequestError
+from harness.machine.terminal import bar, console, table
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
-from harness.store.runs import Run, find_fits, find_record, find_runs, short_id
+from harness.store.runs import Run, find_fits, find_run_or_fit, find_runs, short_id
 from harness.tables.rebuild import rebuild
 
 TABLES = ("*.csv", "*.md", "*.tex")
@@ -29,7 +32,8 @@ class Settings:
 
     results: str
     tables: bool
-    trials: int
+    trials: Positive
+    permutations: Positive
 
 
 def main(argv: Sequence[str]) -> int:
@@ -39,12 +43,12 @@ def main(argv: Sequence[str]) -> int:
     results = Path(settings.results)
     if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
         raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
-    records = [find_record(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
+    records = [find_run_or_fit(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
     idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
     problems = _all(idle)
     if not names and settings.tables:
         sound = all(not found for _, found in problems)
-        problems.append((results, wrong_tables(results, settings.trials) if sound else []))
+        problems.append((results, wrong_tables(results, settings.trials, settings.permutations) if sound else []))
         if not sound:
             console.print("the tables were not compared: what they are made from is not sound", markup=False)
     count = _report(problems)
@@ -74,13 +78,13 @@ def check(record: Run) -> list[Problem]:
     return problems
 
 
-def wrong_tables(results: Path, trials: int) -> list[Problem]:
+def wrong_tables(results: Path, trials: int, permutations: int) -> list[Problem]:
     """Derived files that a rebuild elsewhere, from links to the same runs, makes otherwise. One may be absent."""
     with tempfile.TemporaryDirectory(prefix="capbench-verify-") as name:
         copy = Path(name)
         for folder in find_folders(results / "runs"):
             _link(folder, copy / "runs" / folder.name)
-        boards = rebuild(copy, trials)
+        boards = rebuild(copy, trials, permutations)
         made = [path for pattern in TABLES for path in copy.glob(pattern)]
         made += copy.glob("runs/*/samples.csv")
         accepted = {path: [path.read_bytes()] for path in made}
@@ -124,12 +128,8 @@ def _twice(records: Iterable[Run]) -> list[tuple[Path, list[Problem]]]:
 
 
 def _report(problems: Sequence[tuple[Path, Sequence[Problem]]]) -> int:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("where", "file", "what is wrong"):
-        table.add_column(column, overflow="fold")
-    for folder, found in problems:
-        for file, what in found:
-            table.add_row(escape("/".join(folder.parts[-2:])), escape(file), escape(what))
-    if table.row_count:
-        console.print(table, soft_wrap=False)
-    return table.row_count
+    columns = ("where", "file", "what is wrong")
+    rows = [("/".join(folder.parts[-2:]), *problem) for folder, found in problems for problem in found]
+    if rows:
+        table("", columns, rows, left=columns)
+    return len(rows)

@@ -1,21 +1,22 @@
-"""The shared nouns (dataclasses) and roles (Protocols). Imports the standard library only.
+"""The shared nouns (dataclasses) and roles (Protocols). Imports the standard library and annotated_types only.
 
 Plug-ins and stages meet here and nowhere else: a stage gets plug-ins as arguments, a plug-in knows no stage.
 """
 
 from harness.contracts.captioner import (
+    IGNORED,
     Answer,
     Captioner,
     Control,
+    ControlCaption,
+    Engine,
     Example,
     Exportable,
     Generated,
     Measured,
     Region,
-    Said,
     Seen,
     Site,
-    Speak,
     Stage,
     TowerCached,
 )
@@ -27,6 +28,8 @@ from harness.contracts.common import (
     UNKNOWN,
     CapBenchError,
     ImageError,
+    NonNegative,
+    Positive,
     Refused,
     RequestError,
 )
@@ -44,12 +47,13 @@ from harness.contracts.data import (
     Stored,
     fingerprint,
 )
-from harness.contracts.metric import Metric, Pair, Score, ScoreProtocol
+from harness.contracts.metric import Combined, Metric, Pair, Ratio, Score, ScoreProtocol
 from harness.contracts.options import Decoding, Launcher, Sweep, Training
 from harness.contracts.strategy import Plan, Strategy
 
 __all__ = [
     "GREY",
+    "IGNORED",
     "REGIONS",
     "RUNTIME",
     "SPLITS",
@@ -58,9 +62,12 @@ __all__ = [
     "CapBenchError",
     "Captioner",
     "Checkpointed",
+    "Combined",
     "Control",
+    "ControlCaption",
     "Dataset",
     "Decoding",
+    "Engine",
     "Example",
     "Exportable",
     "Generated",
@@ -71,21 +78,22 @@ __all__ = [
     "Metric",
     "ModalityClassifier",
     "ModalitySource",
+    "NonNegative",
     "Pair",
     "Plan",
+    "Positive",
     "PromptStyle",
     "Query",
+    "Ratio",
     "Refused",
     "Region",
     "Rejected",
     "RequestError",
-    "Said",
     "Sample",
     "Score",
     "ScoreProtocol",
     "Seen",
     "Site",
-    "Speak",
     "Split",
     "Stage",
     "Stored",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+IGNORED = -100  # the label of a position that is not learnt, as torch's cross-entropy has it
 Region = Literal["vision", "connector", "language", "head", "embeddings"]
 
 
@@ -107,13 +108,13 @@ class Captioner(Protocol):
         """Token ids of caption and stop token. At most `limit` ids: a longer caption is cut and gets no stop token."""
 
     def collate(self, examples: Sequence[Example], limit: int) -> dict[str, torch.Tensor]:
-        """A right-padded training batch with `labels`: the answer's ids, -100 elsewhere."""
+        """A right-padded training batch with `labels`: the answer's ids, IGNORED elsewhere."""
 
     def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
         """One caption per example, greedy, independent of the batch it is in."""
 
 
-Speak = Callable[[Sequence[Example], "Decoding"], list[Generated]]
+Engine = Callable[[Sequence[Example], "Decoding"], list[Generated]]
 """One caption per example, greedy: `Captioner.generate`, or another engine's."""
 
 
@@ -127,13 +128,13 @@ class TowerCached(Protocol):
 
     tower: str
 
-    def look(self, example: Example) -> Seen:
+    def preprocess(self, example: Example) -> Seen:
         """Prompt ids and pixels of one example, as the processor makes them. Works before `load`."""
 
-    def see(self, looked: Seen) -> Seen:
+    def encode_images(self, processed: Seen) -> Seen:
         """The same with the tower's output in the place of the pixels, on the CPU."""
 
-    def given(self, batch: dict[str, torch.Tensor]) -> AbstractContextManager[None]:
+    def using_features(self, batch: dict[str, torch.Tensor]) -> AbstractContextManager[None]:
         """Makes a batch of examples that have been seen ready for the model, in place; within it the tower is left out.
 
         A batch of pictures is left as it is.
@@ -173,7 +174,7 @@ class Measured(Protocol):
 
 
 @dataclass(frozen=True)
-class Said:
+class ControlCaption:
     """What a control says of one sample: a caption, or None and the reason. `facts` join the sample's journal row."""
 
     caption: str | None
@@ -184,11 +185,11 @@ class Said:
 class Control(Protocol):
     """Captions without a captioner: what a score is worth is what a captioner gains over these.
 
-    `speaks` is false of the one that leaves the captioner its word. Constructors are cheap.
+    `replaces_captioner` is false of the one that leaves the captioner in its place. Constructors are cheap.
     """
 
     name: str
-    speaks: bool
+    replaces_captioner: bool
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint it looks with, "" without one. Raises RequestError when it cannot be found."""
@@ -196,5 +197,5 @@ class Control(Protocol):
     def learn(self, train: Sequence[Sample], device: str, features: MutableMapping[str, bytes]) -> Mapping[str, Any]:
         """Take in the training samples; what of that belongs into the manifest. `features`: as for metrics."""
 
-    def say(self, samples: Sequence[Sample]) -> list[Said]:
+    def caption(self, samples: Sequence[Sample]) -> list[ControlCaption]:
         """One answer per sample, independent of the others."""

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from annotated_types import Ge
+
 RUNTIME = "runtime"
 """Marks a value that cannot change captions or scores: ``workers: Annotated[int, RUNTIME]``.
 
 Whatever a plug-in's constructor takes is identity (part of the hashes) unless it carries this mark, so that a
 forgotten mark costs a repeated computation and never a wrong reuse.
 """
+
+Positive = Annotated[int, Ge(1)]
+NonNegative = Annotated[int, Ge(0)]
+"""A range in an annotation is checked where a plug-in or the options of a command are built from a configuration."""
 
 
 REGIONS = ("vision", "connector", "language", "head", "embeddings")
@@ -37,8 +45,3 @@ class Refused(RequestError):
 
 class ImageError(CapBenchError):
     """A picture cannot be read. Carries the reason, never the patient."""
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise RequestError(f"{name}: expected {least} or more, got {value}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts.common import RequestError
 from harness.contracts.data import ImageSource
@@ -54,8 +54,28 @@ class Metric(Protocol):
 
 
 @dataclass(frozen=True)
+class Ratio:
+    """A quotient of weighted sums over samples. over, under: value of the metric -> its weight."""
+
+    over: Mapping[str, float]
+    under: Mapping[str, float]
+
+
+@runtime_checkable
+class Combined(Protocol):
+    """A metric some of whose values are no means over samples: F1 over sums, balanced accuracy, macro F1.
+
+    combine: value -> the ratios whose mean it is over a set of samples. What they sum up are values of the metric too:
+    `{"f1": [Ratio(over={"tp": 2}, under={"tp": 2, "fp": 1, "fn": 1})]}`. A ratio of 0/0 is left out of the mean; where
+    no ratio is left there is no value. What `score` returns for the value itself is shown with the sample, no more.
+    """
+
+    combine: Mapping[str, Sequence[Ratio]]
+
+
+@dataclass(frozen=True)
 class ScoreProtocol:
-    """A named, versioned set of metrics, options and averages.
+    """A named, versioned set of metrics, options and averages: all that a leaderboard shows of scores, and its order.
 
     columns: leaderboard column -> {metric, value, options}; averages: column -> the columns it is the mean of,
     in the order they are computed; primary: the column that ranks; official: the names of an organiser's scores.json.

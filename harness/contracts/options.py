@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from harness.contracts.common import RUNTIME, RequestError, _at_least
+from annotated_types import Ge, Gt
+
+from harness.contracts.common import RUNTIME, NonNegative, Positive, RequestError
 
 
 @dataclass(frozen=True)
@@ -19,33 +21,24 @@ class Training:
     optimiser: the 8-bit ones keep their moments in 8 bits, paged: on the host where the GPU is full. CUDA only.
     """
 
-    epochs: float
-    batch_size: int
+    epochs: Annotated[float, Gt(0)]
+    batch_size: Positive
     learning_rate: float | None
-    max_steps: int | None
-    warmup: float
-    weight_decay: float
+    max_steps: Positive | None
+    warmup: Annotated[float, Ge(0)]
+    weight_decay: Annotated[float, Ge(0)]
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
-    max_grad_norm: float
-    max_caption_tokens: int
-    micro_batch_size: Annotated[int | None, RUNTIME]
-    save_every: Annotated[int, RUNTIME]
-    log_every: Annotated[int, RUNTIME]
-    workers: Annotated[int, RUNTIME]
+    max_grad_norm: Annotated[float, Ge(0)]
+    max_caption_tokens: Positive
+    micro_batch_size: Annotated[Positive | None, RUNTIME]
+    save_every: Annotated[Positive, RUNTIME]
+    log_every: Annotated[Positive, RUNTIME]
+    workers: Annotated[NonNegative, RUNTIME]
     gradient_checkpointing: Annotated[bool, RUNTIME] = False
     optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
 
     def __post_init__(self) -> None:
-        """Check ranges; types are checked against the annotations before."""
-        for name in ("batch_size", "max_caption_tokens", "save_every", "log_every"):
-            _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("max_steps", "micro_batch_size"):
-            if getattr(self, name) is not None:
-                _at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("workers", "warmup", "weight_decay", "max_grad_norm"):
-            _at_least(f"train.{name}", getattr(self, name), 0)
-        if self.epochs <= 0:
-            raise RequestError(f"train.epochs: expected more than 0, got {self.epochs}")
+        """Check what an annotation cannot say."""
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
             raise RequestError(
                 f"train.micro_batch_size: expected a divisor of train.batch_size={self.batch_size}, "
@@ -61,18 +54,11 @@ class Decoding:
     with the step compiled by torch.compile (compiled). engine: what runs the language model.
     """
 
-    max_new_tokens: int
-    repetition_penalty: float
-    batch_size: Annotated[int, RUNTIME]
+    max_new_tokens: Positive
+    repetition_penalty: Annotated[float, Gt(0)]
+    batch_size: Annotated[Positive, RUNTIME]
     kv_cache: Annotated[Literal["dynamic", "static", "compiled"], RUNTIME] = "dynamic"
     engine: Literal["transformers", "vllm"] = "transformers"
-
-    def __post_init__(self) -> None:
-        """Check ranges; types are checked against the annotations before."""
-        _at_least("generate.max_new_tokens", self.max_new_tokens, 1)
-        _at_least("generate.batch_size", self.batch_size, 1)
-        if self.repetition_penalty <= 0:
-            raise RequestError(f"generate.repetition_penalty: expected more than 0, got {self.repetition_penalty}")
 
 
 @dataclass(frozen=True)

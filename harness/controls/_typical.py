@@ -1,4 +1,4 @@
-"""One caption to stand for many."""
+"""Typical caption: one to stand for many."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from harness.contracts import RequestError
 
 
 class FromCaptions:
-    """What controls share that know the training captions and look at no picture."""
+    """Base of the controls that know the training captions and look at no picture."""
 
-    speaks = True
+    replaces_captioner = True
 
     def __init__(self, name: str, sampled: int) -> None:
         self.name, self.sampled = name, sampled

@@ -1,4 +1,4 @@
-"""The same caption for every picture."""
+"""Constant control: the same caption for every picture."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.contracts import Said, Sample
+from harness.contracts import ControlCaption, Sample
 from harness.controls._typical import FromCaptions, typical
 
 
@@ -19,6 +19,6 @@ class Constant(FromCaptions):
         self._caption = chosen.caption
         return asdict(chosen)
 
-    def say(self, samples: Sequence[Sample]) -> list[Said]:
+    def caption(self, samples: Sequence[Sample]) -> list[ControlCaption]:
         """The caption, for each sample."""
-        return [Said(self._caption) for _ in samples]
+        return [ControlCaption(self._caption) for _ in samples]

@@ -1,4 +1,4 @@
-"""The caption of the most similar training picture."""
+"""Nearest control: the caption of the most similar training picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.contracts import RUNTIME, CapBenchError, ImageSource, Said, Sample
+from harness.contracts import RUNTIME, CapBenchError, ControlCaption, ImageSource, Sample
 from harness.encoders.pair_files import EMBEDDED, Kind
 from harness.encoders.pairs import Dtype, PairCheckpoint, PairVectors, content_of
 
@@ -25,7 +25,7 @@ class Nearest:
     A test picture that is a training picture, byte for byte, gets its caption: a leak, marked `duplicate` in its row.
     """
 
-    speaks = True
+    replaces_captioner = True
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Nearest:
         unreadable = sum(name not in found for name in names)
         return {"encoder": self.checkpoint.signature, "pictures": len(found), "unreadable": unreadable}
 
-    def say(self, samples: Sequence[Sample]) -> list[Said]:
+    def caption(self, samples: Sequence[Sample]) -> list[ControlCaption]:
         """The caption of each sample's neighbour; none, with the reason, where its picture cannot be read."""
         contents = [content_of(_picture(sample)) for sample in samples]
         new = {
@@ -76,17 +76,17 @@ class Nearest:
         found = dict(zip(vectors, zip(places.tolist(), cosines.tolist(), strict=True), strict=True))
         return [self._said(name, reason or problems.get(name, ""), found) for name, reason in contents]
 
-    def _said(self, name: str, problem: str, found: Mapping[str, tuple[int, float]]) -> Said:
+    def _said(self, name: str, problem: str, found: Mapping[str, tuple[int, float]]) -> ControlCaption:
         if problem:
-            return Said(None, problem)
+            return ControlCaption(None, problem)
         if name in self._known:
             twin = self._known[name]
-            return Said(twin.caption, facts={"neighbour": twin.id, "cosine": 1.0, "duplicate": True})
+            return ControlCaption(twin.caption, facts={"neighbour": twin.id, "cosine": 1.0, "duplicate": True})
         place, cosine = found[name]
         if not np.isfinite(cosine):
-            return Said(None, "the encoder's vector is not finite; use control.dtype=float32")
+            return ControlCaption(None, "the encoder's vector is not finite; use control.dtype=float32")
         facts = {"neighbour": self._samples[place].id, "cosine": round(cosine, 6), "duplicate": False}
-        return Said(self._samples[place].caption, facts=facts)
+        return ControlCaption(self._samples[place].caption, facts=facts)
 
 
 def most_similar(known: Matrix, asked: Matrix) -> tuple[NDArray[np.int64], Matrix]:

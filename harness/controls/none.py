@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
-from harness.contracts import Said, Sample
+from harness.contracts import ControlCaption, Sample
 
 
 class NoControl:
     """Leaves the captioner its word."""
 
-    speaks = False
+    replaces_captioner = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -24,6 +24,6 @@ class NoControl:
         """Nothing."""
         return {}
 
-    def say(self, samples: Sequence[Sample]) -> list[Said]:
+    def caption(self, samples: Sequence[Sample]) -> list[ControlCaption]:
         """Nothing, of any sample."""
-        return [Said(None, "no control: the captioner speaks") for _ in samples]
+        return [ControlCaption(None, "no control: the captioner speaks") for _ in samples]

@@ -1,4 +1,4 @@
-"""One caption for each modality."""
+"""Template control: one caption for each modality."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from harness.contracts import Said, Sample
+from harness.contracts import ControlCaption, Sample
 from harness.controls._typical import FromCaptions, typical
 
 
@@ -27,6 +27,6 @@ class Template(FromCaptions):
         self._otherwise = whole.caption
         return {"otherwise": asdict(whole), "modalities": {modality: asdict(one) for modality, one in chosen.items()}}
 
-    def say(self, samples: Sequence[Sample]) -> list[Said]:
+    def caption(self, samples: Sequence[Sample]) -> list[ControlCaption]:
         """The caption of each sample's modality."""
-        return [Said(self._captions.get(sample.modality, self._otherwise)) for sample in samples]
+        return [ControlCaption(self._captions.get(sample.modality, self._otherwise)) for sample in samples]

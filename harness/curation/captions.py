@@ -1,4 +1,4 @@
-"""What is wrong with the text of a caption."""
+"""Captions: damage in their texts, and those that are there twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ GLUED = re.compile(r"[a-z)]\.[A-Z][\w-]*:")  # "... jugular vein.CT: computed to
 SHOWN = 60  # characters of a caption in a detail
 
 
-def damage(text: str) -> Iterator[tuple[str, str]]:
+def caption_damage(text: str) -> Iterator[tuple[str, str]]:
     """(kind, detail) of each sort of damage in a caption, each sort once."""
     if not text.strip():
         yield "empty_caption", "the caption is empty"
@@ -37,7 +37,7 @@ def damage(text: str) -> Iterator[tuple[str, str]]:
         yield "glued_text", _shown(text[max(0, found.start() - 20) :])
 
 
-def duplicates(samples: Sequence[tuple[str, Sample]]) -> Iterator[Problem]:
+def duplicate_captions(samples: Sequence[tuple[str, Sample]]) -> Iterator[Problem]:
     """Every caption after the first one with the same words, over all splits. Case and blanks make no difference."""
     first: dict[str, tuple[str, str]] = {}
     for split, sample in samples:

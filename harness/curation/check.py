@@ -1,9 +1,7 @@
-"""`capbench data check`: loads every split, looks at every picture and caption, writes problems.csv."""
+"""The check of a dataset: loads every split, looks at every picture and caption, writes problems.csv."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +12,15 @@ from typing import Any
 import pandas as pd
 
 from harness import config
-from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageSource, RequestError, Split
-from harness.curation import captions, duplicates
-from harness.curation.duplicates import Picture
-from harness.curation.pictures import Facts, Verdict, examine
-from harness.curation.problems import Problem, in_order, kind_of, kind_of_image, unusable
+from harness.contracts import SPLITS, UNKNOWN, Dataset, ImageError, ImageSource, NonNegative, RequestError, Split
+from harness.curation.captions import caption_damage, duplicate_captions
+from harness.curation.duplicates import Picture, duplicate_pictures
+from harness.curation.pictures import Facts, examine
+from harness.curation.problems import Problem, kind_of, kind_of_image, sort_problems, unusable
 from harness.curation.summary import show
 from harness.machine import pool
 from harness.machine.terminal import bar, console
-from harness.store import make_folder, write_text
+from harness.store import csv_text, make_folder, write_text
 from harness.tables.csv_files import write_csv
 
 CHUNK = 64  # pictures that a worker takes, and writes down, at a time
@@ -36,8 +34,8 @@ class Settings:
     splits: list[str] | None
     out: str
     write_clean_list: str | None
-    workers: int | None
-    smallest: int
+    workers: NonNegative | None
+    smallest: NonNegative
 
 
 def check(cell: config.Cell) -> int:
@@ -50,8 +48,8 @@ def check(cell: config.Cell) -> int:
     pictures = list(_pictures(splits, problems, out, workers))
     problems += _of_rows(splits)
     problems += _of_pictures(pictures, settings.smallest)
-    problems += duplicates.duplicates(pictures)
-    found = in_order(problems)
+    problems += duplicate_pictures(pictures)
+    found = sort_problems(problems)
     table = [(p.split, p.id, p.kind, p.severity, p.detail) for p in found]
     write_csv(pd.DataFrame(table, columns=["split", "id", "kind", "severity", "detail"]), out / "problems.csv")
     if settings.write_clean_list:
@@ -92,12 +90,9 @@ def load(dataset: Dataset, asked: Sequence[str] | None) -> tuple[list[Split], li
 def write_clean_list(path: Path, splits: Sequence[Split], problems: Sequence[Problem]) -> None:
     """split,id of every sample without an error, in the dataset's order."""
     bad = unusable(problems)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "id"])
-    writer.writerows((s.split, s.id) for split in splits for s in split.samples if (s.split, s.id) not in bad)
+    rows = ((s.split, s.id) for split in splits for s in split.samples if (s.split, s.id) not in bad)
     make_folder(path.parent, "write_clean_list")
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(("split", "id"), rows))
 
 
 # ---------------------------------------------------------------- rows
@@ -107,8 +102,8 @@ def _of_rows(splits: Sequence[Split]) -> list[Problem]:
     problems = list(_rejected(splits))
     samples = [(split.name, sample) for split in splits for sample in split.samples]
     for name, sample in samples:
-        problems += [Problem(name, sample.id, kind, detail) for kind, detail in captions.damage(sample.caption)]
-    problems += captions.duplicates(samples)
+        problems += [Problem(name, sample.id, kind, detail) for kind, detail in caption_damage(sample.caption)]
+    problems += duplicate_captions(samples)
     for split in splits:
         unknown = sum(sample.modality == UNKNOWN for sample in split.samples)
         if unknown:
@@ -136,28 +131,24 @@ def _pictures(splits: Sequence[Split], problems: list[Problem], out: Path, worke
     chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
     tasks: Iterator[list[ImageSource]] = ([image for _, _, image in chunk] for chunk in chunks)
     with bar("pictures", len(rows)) as advance:
-        results: Iterator[list[Verdict]] = pool.in_order(partial(examine, folder=out), tasks, workers)
-        for chunk, verdicts in zip(chunks, results, strict=True):
-            for (split, identity, _), verdict in zip(chunk, verdicts, strict=True):
-                if verdict.facts is None:
-                    problems.append(Problem(split, identity, kind_of_image(verdict.fault), verdict.fault))
+        results: Iterator[list[Facts | ImageError]] = pool.in_order(partial(examine, folder=out), tasks, workers)
+        for chunk, found in zip(chunks, results, strict=True):
+            for (split, name, _), facts in zip(chunk, found, strict=True):
+                if isinstance(facts, ImageError):
+                    problems.append(Problem(split, name, kind_of_image(str(facts)), str(facts)))
                 else:
-                    yield Picture(split, identity, verdict.facts)
+                    yield Picture(split, name, facts)
             advance(len(chunk))
 
 
 def _of_pictures(pictures: Sequence[Picture], smallest: int) -> Iterator[Problem]:
     for picture in pictures:
-        for kind, detail in _oddities(picture.facts, smallest).items():
+        facts, found = picture.facts, dict[str, str]()
+        if min(facts.width, facts.height) < smallest:
+            found["tiny_image"] = f"{facts.width} x {facts.height} pixels, expected {smallest} or more"
+        if facts.blank:
+            found["blank_image"] = "all pixels are alike"
+        if facts.mode and facts.mode not in USUAL_MODES:
+            found["unusual_mode"] = f"{facts.format} of mode {facts.mode}"
+        for kind, detail in found.items():
             yield Problem(picture.split, picture.id, kind, detail)
-
-
-def _oddities(facts: Facts, smallest: int) -> Mapping[str, str]:
-    found = {}
-    if min(facts.width, facts.height) < smallest:
-        found["tiny_image"] = f"{facts.width} x {facts.height} pixels, expected {smallest} or more"
-    if facts.blank:
-        found["blank_image"] = "all pixels are alike"
-    if facts.mode and facts.mode not in USUAL_MODES:
-        found["unusual_mode"] = f"{facts.format} of mode {facts.mode}"
-    return found

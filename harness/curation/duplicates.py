@@ -1,4 +1,4 @@
-"""Pictures that are the same or look the same, without comparing each with each."""
+"""Duplicates: pictures that are the same or look the same, found without comparing each with each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Picture:
     facts: Facts
 
 
-def duplicates(pictures: Sequence[Picture]) -> Iterator[Problem]:
+def duplicate_pictures(pictures: Sequence[Picture]) -> Iterator[Problem]:
     """Same pixels, then same looks. Of each group one picture stays without a word: the first of the last split.
 
     So test pictures that are also trained on are named on the training side, and the test split stays whole.
@@ -45,12 +45,12 @@ def duplicates(pictures: Sequence[Picture]) -> Iterator[Problem]:
         yield from _named(pictures, members, "same_image_in_other_split", "duplicate_image", "the same pixels as")
     # A blank picture is like every other one.
     single = [members[0] for members in groups.values() if not pictures[members[0]].facts.blank]
-    for members in look_alikes([pictures[place].facts for place in single]):
+    for members in similar_groups([pictures[place].facts for place in single]):
         found = [place for member in members for place in groups[pictures[single[member]].facts.pixels]]
         yield from _similar(pictures, found)
 
 
-def look_alikes(facts: Sequence[Facts]) -> list[list[int]]:
+def similar_groups(facts: Sequence[Facts]) -> list[list[int]]:
     """Groups of places whose hashes differ in at most DISTANCE bits and whose thumbnails agree, in stable order."""
     if not facts:
         return []

@@ -1,4 +1,4 @@
-"""What is to be known of one picture: size, format, digest of its pixels, and two signatures for look-alikes.
+"""Facts of one picture: size, format, digest of its pixels, and two signatures by which similar ones are found.
 
 `examine` runs in worker processes. What it finds is kept by the digest of the picture's bytes, chunk by chunk, so
 that a killed check goes on where it was and a repeated one decodes nothing.
@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.contracts import ImageError, ImageSource, Stored
+from harness.machine.pillow import FORMATS
 from harness.store import digest
 from harness.store.cache import Cache
 
 VERSION = 1  # of the facts; a change of meaning raises it
 GRID = 32  # pixels a side of the grey picture that the signatures are made from
 THUMB = 16
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One picture. `mode` and `format` are "" where they cannot be told; hex digits in the others.
+    """Facts of one picture. `mode` and `format` are "" where they cannot be told; hex digits in the others.
 
     pixels: sha256 (half of it) of size and RGB values; hash: 64 bits that survive scaling and recompression;
     thumb: 16 x 16 grey values. `blank`: all pixels alike.
@@ -46,58 +46,48 @@ class Facts:
     blank: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The facts, or why there are none."""
-
-    facts: Facts | None = None
-    fault: str = ""
-
-
-def examine(images: Sequence[ImageSource], folder: Path) -> list[Verdict]:
-    """One verdict per picture; what was not known before is in the cache afterwards, all or nothing."""
-    store = Cache(folder)
+def examine(images: Sequence[ImageSource], folder: Path) -> list[Facts | ImageError]:
+    """The facts of each picture, or why there are none; what is new is in the cache afterwards, all or nothing."""
+    cache = Cache(folder)
     keys = [_key(image) for image in images]
-    known = store.features.read([key for key in keys if isinstance(key, str)])
+    known = cache.features.read([key for key in keys if isinstance(key, str)])
     fresh: dict[str, bytes] = {}
-    verdicts = []
+    found: list[Facts | ImageError] = []
     for image, key in zip(images, keys, strict=True):
         if isinstance(key, ImageError):
-            verdicts.append(Verdict(fault=str(key)))
+            found.append(key)
         elif key in known:
-            verdicts.append(Verdict(Facts(**json.loads(known[key]))))
+            found.append(Facts(**json.loads(known[key])))
         else:
-            verdicts.append(look(image))
-            if (facts := verdicts[-1].facts) is not None:  # a fault may lie with the disk, and is looked at again
+            found.append(facts := facts_of(image))
+            if isinstance(facts, Facts):  # a fault may lie with the disk, and is looked at again
                 known[key] = fresh[key] = json.dumps(asdict(facts)).encode()
     if fresh:
-        store.features.write(fresh)
-    store.close()
-    return verdicts
+        cache.features.write(fresh)
+    cache.close()
+    return found
 
 
-def look(image: ImageSource) -> Verdict:
-    """Decode a picture once and take its facts."""
+def facts_of(image: ImageSource) -> Facts | ImageError:
+    """The facts of a picture, which is decoded once; the error where it cannot be."""
     try:
         picture = image.load()
         form, mode = _stored_as(image)
     except ImageError as error:
-        return Verdict(fault=str(error))
+        return error
     # Bilinear: a box has no say on where pixels lie at ratios such as 4.5, and scaled copies would differ.
     grey = np.asarray(picture.convert("L").resize((GRID, GRID), Image.Resampling.BILINEAR), np.float32)
     low_high: Any = picture.getextrema()
     header = f"{picture.width} {picture.height} ".encode()
-    return Verdict(
-        Facts(
-            width=picture.width,
-            height=picture.height,
-            mode=mode,
-            format=form,
-            pixels=hashlib.sha256(header + picture.tobytes()).hexdigest()[:32],
-            hash=perceptual_hash(grey).tobytes().hex(),
-            thumb=_thumb(grey).tobytes().hex(),
-            blank=all(low == high for low, high in low_high),
-        )
+    return Facts(
+        width=picture.width,
+        height=picture.height,
+        mode=mode,
+        format=form,
+        pixels=hashlib.sha256(header + picture.tobytes()).hexdigest()[:32],
+        hash=perceptual_hash(grey).tobytes().hex(),
+        thumb=_thumb(grey).tobytes().hex(),
+        blank=all(low == high for low, high in low_high),
     )
 
 

@@ -1,4 +1,4 @@
-"""`capbench data prepare`: a dataset's pictures, resized once, in Parquet shards for `dataset=prepared`.
+"""The preparation of a dataset: its pictures, resized once, in Parquet shards for `dataset=prepared`.
 
 A shard is written in one step and says in its metadata what it was made from and how; so a killed command goes on
 with the next one, and a shard of changed sources is made again. manifest.json is written last.
@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
 
 from harness import config
-from harness.contracts import Dataset, Rejected, RequestError, Split, fingerprint
+from harness.contracts import Dataset, NonNegative, Rejected, RequestError, Split, fingerprint
 from harness.curation.check import load
-from harness.curation.shards import Encoding, Made, Order, make, settings_of
+from harness.curation.shards import Encoding, Shard, ShardOrder, make_shard, settings_of
 from harness.machine import pool
-from harness.machine.terminal import bar, console
+from harness.machine.terminal import bar, console, listed
 from harness.store import SCHEMA, difference, digest, make_folder, read_manifest, write_json
 
 
@@ -26,17 +28,11 @@ class Settings:
 
     out: str
     splits: list[str] | None
-    size: int
+    size: Annotated[int, Interval(ge=16, le=65_500)]
     format: Literal["jpeg", "webp"]
-    quality: int
-    rows: int
-    workers: int | None
-
-    def __post_init__(self) -> None:
-        """Check ranges; types are checked against the annotations before."""
-        for name, low, high in (("size", 16, 65_500), ("quality", 1, 100), ("rows", 1, 1_000_000)):
-            if not low <= getattr(self, name) <= high:
-                raise RequestError(f"{name}={getattr(self, name)}: expected {low} to {high}")
+    quality: Annotated[int, Interval(ge=1, le=100)]
+    rows: Annotated[int, Interval(ge=1, le=1_000_000)]
+    workers: NonNegative | None
 
 
 def prepare(cell: config.Cell) -> int:
@@ -54,7 +50,7 @@ def prepare(cell: config.Cell) -> int:
     (out / "manifest.json").unlink(missing_ok=True)  # until all shards are right again, there is nothing to be read
     made = []
     with bar("shards", len(orders)) as advance:
-        for shard in pool.in_order(make, orders, workers):
+        for shard in pool.in_order(make_shard, orders, workers):
             made.append(shard)
             advance(1)
     write_json(out / "manifest.json", _manifest(dataset.name, encoding, splits, orders, made))
@@ -64,11 +60,11 @@ def prepare(cell: config.Cell) -> int:
 
 def _orders(
     splits: Sequence[Split], rows: int, encoding: Encoding, out: Path, checksums: Mapping[str, str]
-) -> Iterator[Order]:
+) -> Iterator[ShardOrder]:
     for split in splits:
         for number, start in enumerate(range(0, len(split.samples), rows)):
             path = out / f"{split.name}-{number:05d}.parquet"
-            yield Order(path, split.samples[start : start + rows], encoding, checksums.get(path.name))
+            yield ShardOrder(path, split.samples[start : start + rows], encoding, checksums.get(path.name))
 
 
 def _known(out: Path, encoding: Encoding) -> dict[str, str]:
@@ -83,7 +79,7 @@ def _known(out: Path, encoding: Encoding) -> dict[str, str]:
 
 
 def _manifest(
-    name: str, encoding: Encoding, splits: Sequence[Split], orders: Sequence[Order], made: Sequence[Made]
+    name: str, encoding: Encoding, splits: Sequence[Split], orders: Sequence[ShardOrder], made: Sequence[Shard]
 ) -> dict[str, Any]:
     fingerprints, rejected = {}, {}
     for split in splits:
@@ -111,7 +107,7 @@ def _manifest(
     }
 
 
-def _report(out: Path, made: Sequence[Made], splits: Sequence[Split]) -> None:
+def _report(out: Path, made: Sequence[Shard], splits: Sequence[Split]) -> None:
     fresh = sum(shard.fresh for shard in made)
     size = sum(shard.size for shard in made) / 2**20
     rows = sum(shard.rows for shard in made)
@@ -120,8 +116,5 @@ def _report(out: Path, made: Sequence[Made], splits: Sequence[Split]) -> None:
     )
     ledgers: list[tuple[Rejected, ...]] = [*(s.rejected for s in splits), *(m.rejected for m in made)]
     failed = [entry for ledger in ledgers for entry in ledger]
-    for entry in failed[:10]:
-        console.print(f"  left out: {entry.id}: {entry.reason}", markup=False)
-    if len(failed) > 10:
-        console.print(f"  and {len(failed) - 10} more, all named in manifest.json", markup=False)
+    listed([f"  left out: {e.id}: {e.reason}" for e in failed], 10, "  and {} more, all named in manifest.json")
     console.print(f"read them with: dataset=prepared dataset.root={out}", markup=False)

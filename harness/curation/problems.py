@@ -1,4 +1,4 @@
-"""What can be wrong with a dataset: kinds, severities, and what a ledger's reason is an example of."""
+"""Problems of a dataset: kinds, severities, and what a ledger's reason is an example of."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def kind_of_image(reason: str) -> str:
     return kind if kind in ("decompression_bomb", "missing_image") else "undecodable_image"
 
 
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """The order of the file: by split, the worst first, then by kind, id and detail; the same each time."""
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
+    """Problems in the order of the file: by split, the worst first, then by kind, id and detail; each once."""
     kinds = list(SEVERITY)
     splits = ("", *SPLITS)
     return sorted(set(problems), key=lambda p: (splits.index(p.split), kinds.index(p.kind), p.id, p.detail))

@@ -1,13 +1,11 @@
-"""One Parquet shard of resized pictures: made from samples, written in one step, known by what it was made from."""
+"""Parquet shards of resized pictures: each made from samples, written in one step, known by what it was made from."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +16,9 @@ import pyarrow.parquet as pq
 from PIL import Image, features
 
 from harness.contracts import ImageError, Rejected, Sample
-from harness.store import SCHEMA, digest, file_digest
+from harness.store import SCHEMA, digest, file_digest, replacing
 
+_Digests = tuple[str, ...] | ImageError  # of the source pictures of a row, in their order
 GROUP = 16  # rows of a row group: what is read for one picture in random order
 MARK = b"capbench"
 
@@ -48,7 +47,7 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Order:
+class ShardOrder:
     """A shard to be made. `checksum`: what the file should have if it is there from a finished preparation."""
 
     path: Path
@@ -58,7 +57,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Made:
+class Shard:
     """A shard that is there. digests: of the source pictures of each row, by id."""
 
     split: str
@@ -68,22 +67,6 @@ class Made:
     fresh: bool
     digests: Mapping[str, Sequence[str]]
     rejected: tuple[Rejected, ...]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """The source digests of a shard's samples, by place; an error where they cannot be had."""
-
-    order: Order
-    found: list[tuple[str, ...] | ImageError] = field(default_factory=list)
-
-    @cached_property
-    def key(self) -> str:
-        rows = [
-            [s.id, s.split, s.caption, s.modality, list(s.concepts), dict(s.factors), s.task, _plain(digests)]
-            for s, digests in zip(self.order.samples, self.found, strict=True)
-        ]
-        return digest([SCHEMA, settings_of(self.order.encoding), rows])
 
 
 def settings_of(encoding: Encoding) -> dict[str, Any]:
@@ -100,22 +83,22 @@ def settings_of(encoding: Encoding) -> dict[str, Any]:
     }
 
 
-def make(order: Order) -> Made:
+def make_shard(order: ShardOrder) -> Shard:
     """Write the shard unless it is there, whole and of the same sources."""
-    read = _Read(order, [_digests(sample) for sample in order.samples])
-    rejected = _kept(order, read.key)
+    digests = [_digests(sample) for sample in order.samples]
+    key = _key(order, digests)
+    rejected = _kept(order, key)
     fresh = rejected is None
     if rejected is None:
-        rejected = _write(read)
+        rejected = _write(order, digests, key)
     lost = {entry.id for entry in rejected}
-    digests = {
+    sources = {
         sample.id: found
-        for sample, found in zip(order.samples, read.found, strict=True)
+        for sample, found in zip(order.samples, digests, strict=True)
         if sample.id not in lost and not isinstance(found, ImageError)
     }
-    size = order.path.stat().st_size
-    split = order.samples[0].split
-    return Made(split, len(digests), size, file_digest(order.path), fresh, digests, rejected)
+    size, checksum = order.path.stat().st_size, file_digest(order.path)
+    return Shard(order.samples[0].split, len(sources), size, checksum, fresh, sources, rejected)
 
 
 def encode(image: Image.Image, encoding: Encoding) -> bytes:
@@ -136,7 +119,17 @@ def encode(image: Image.Image, encoding: Encoding) -> bytes:
 # ---------------------------------------------------------------- files
 
 
-def _kept(order: Order, key: str) -> tuple[Rejected, ...] | None:
+def _key(order: ShardOrder, digests: Sequence[_Digests]) -> str:
+    """What the file depends on."""
+    sources = [str(found) if isinstance(found, ImageError) else list(found) for found in digests]
+    rows = [
+        [s.id, s.split, s.caption, s.modality, list(s.concepts), dict(s.factors), s.task, source]
+        for s, source in zip(order.samples, sources, strict=True)
+    ]
+    return digest([SCHEMA, settings_of(order.encoding), rows])
+
+
+def _kept(order: ShardOrder, key: str) -> tuple[Rejected, ...] | None:
     """The ledger of a shard that need not be written; None for one that is missing, damaged or of other sources."""
     try:
         meta = json.loads((pq.read_schema(order.path).metadata or {})[MARK])
@@ -147,22 +140,20 @@ def _kept(order: Order, key: str) -> tuple[Rejected, ...] | None:
     return tuple(Rejected(*entry) for entry in meta["rejected"])
 
 
-def _write(read: _Read) -> tuple[Rejected, ...]:
-    order = read.order
+def _write(order: ShardOrder, digests: Sequence[_Digests], key: str) -> tuple[Rejected, ...]:
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS.names}
     rejected = []
-    for sample, digests in zip(order.samples, read.found, strict=True):
+    for sample, found in zip(order.samples, digests, strict=True):
         try:
-            row = _row(sample, digests, order.encoding)
+            row = _row(sample, found, order.encoding)
         except ImageError as error:
             rejected.append(Rejected(sample.id, str(error)))
             continue
         for name, value in row.items():
             columns[name].append(value)
-    meta = {"key": read.key, "rejected": [[entry.id, entry.reason] for entry in rejected]}
+    meta = {"key": key, "rejected": [[entry.id, entry.reason] for entry in rejected]}
     table = pa.table(columns, schema=COLUMNS.with_metadata({MARK: json.dumps(meta).encode()}))
-    draft = order.path.with_name(f".{order.path.name}.{os.getpid()}.tmp")
-    with draft.open("wb") as file:
+    with replacing(order.path) as file:
         pq.write_table(
             table,
             file,
@@ -171,13 +162,10 @@ def _write(read: _Read) -> tuple[Rejected, ...]:
             use_dictionary=False,
             write_page_checksum=True,
         )
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(order.path)
     return tuple(rejected)
 
 
-def _row(sample: Sample, digests: tuple[str, ...] | ImageError, encoding: Encoding) -> dict[str, Any]:
+def _row(sample: Sample, digests: _Digests, encoding: Encoding) -> dict[str, Any]:
     if isinstance(digests, ImageError):
         raise digests
     return {
@@ -193,12 +181,8 @@ def _row(sample: Sample, digests: tuple[str, ...] | ImageError, encoding: Encodi
     }
 
 
-def _digests(sample: Sample) -> tuple[str, ...] | ImageError:
+def _digests(sample: Sample) -> _Digests:
     try:
         return tuple(image.digest() for image in sample.images)
     except ImageError as error:
         return error
-
-
-def _plain(digests: tuple[str, ...] | ImageError) -> list[str] | str:
-    return str(digests) if isinstance(digests, ImageError) else list(digests)

@@ -1,4 +1,4 @@
-"""What a check found, for the terminal."""
+"""Summary of a check, for the terminal."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ from importlib.resources import files
 
 import numpy as np
 import pandas as pd
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
 from harness.contracts import SPLITS, Split
 from harness.curation.problems import SEVERITY, Problem
-from harness.machine.terminal import console
+from harness.machine.terminal import table
 
 OTHER = "Other"
 STYLE = {"error": "red", "warning": "yellow", "note": ""}
@@ -68,8 +65,8 @@ def _modalities(splits: Sequence[Split]) -> list[tuple[str, ...]]:
 @cache
 def published_shares() -> dict[str, float]:
     """Percent of ImageCLEFmedical Caption's 116,635 pictures, as the study gives them."""
-    table = pd.read_csv(str(files("harness") / "published" / "modalities.csv"))
-    return {str(row["modality"]): float(row["percentage"]) for row in table.to_dict("records")}
+    shares = pd.read_csv(str(files("harness") / "published" / "modalities.csv"))
+    return {str(row["modality"]): float(row["percentage"]) for row in shares.to_dict("records")}
 
 
 def _lengths(splits: Sequence[Split]) -> list[tuple[str, ...]]:
@@ -90,9 +87,10 @@ def _share(count: int, counts: Counter[str]) -> str:
 
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("", "kind", "severity") else "right")
-    for row in rows:
-        table.add_row(*map(escape, row), style=next((STYLE[c] for c in row if c in STYLE), None))
-    console.print(table, soft_wrap=False)
+    table(
+        title,
+        columns,
+        rows,
+        left=("", "kind", "severity"),
+        style=lambda row: next(filter(None, map(STYLE.get, row)), None),
+    )

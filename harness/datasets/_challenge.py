@@ -26,7 +26,7 @@ LICENCE = re.compile(r"CC[ -](?:BY(?:-(?:NC|SA|ND))*|0)(?: \d\.\d)?", re.IGNOREC
 
 
 @dataclass(slots=True)
-class Row:
+class ChallengeRow:
     """One row: where it stands, its cells, its picture. `fault` says why it cannot be used, if that is known already.
 
     manual, automatic: concept cells, None where there is no such file.
@@ -42,7 +42,7 @@ class Row:
     factors: Mapping[str, str] = field(default_factory=dict)
 
 
-def rows_of(folder: Folder, split: str, memo: Memo | None) -> Iterator[Row]:
+def rows_of(folder: Folder, split: str, memo: Memo | None) -> Iterator[ChallengeRow]:
     """All rows of a split, then a faulty one for each picture or concept cell that no row claims. RequestError."""
     if ("captions", split) in folder.tables:
         yield from _rows_of_tables(folder, split, memo)
@@ -75,7 +75,7 @@ def ids_of(folder: Folder, splits: Iterable[str]) -> dict[str, str]:
 # ---------------------------------------------------------------- tables beside pictures
 
 
-def _rows_of_tables(folder: Folder, split: str, memo: Memo | None) -> Iterator[Row]:
+def _rows_of_tables(folder: Folder, split: str, memo: Memo | None) -> Iterator[ChallengeRow]:
     pictures = folder.pictures(split, memo)
     automatic = _concepts(folder.tables.get(("concepts", split)))
     manual = _concepts(folder.tables.get(("concepts_manual", split)))
@@ -84,7 +84,7 @@ def _rows_of_tables(folder: Folder, split: str, memo: Memo | None) -> Iterator[R
     claimed = {identity for identity, _, _ in cells.values()}
     licences = _licences(folder.licences, claimed)
     for line, (identity, text, fault) in cells.items():
-        yield Row(
+        yield ChallengeRow(
             line,
             identity,
             text,
@@ -95,9 +95,9 @@ def _rows_of_tables(folder: Folder, split: str, memo: Memo | None) -> Iterator[R
             licences.get(identity, NOTHING),
         )
     for identity in sorted(pictures.found.keys() - claimed):
-        yield Row(NO_LINE, identity, fault=f"a picture without a row in {captions.name}")
+        yield ChallengeRow(NO_LINE, identity, fault=f"a picture without a row in {captions.name}")
     for identity in sorted((automatic or {}).keys() - claimed - pictures.found.keys()):
-        yield Row(NO_LINE, identity, fault=f"concepts without a row in {captions.name}")
+        yield ChallengeRow(NO_LINE, identity, fault=f"concepts without a row in {captions.name}")
 
 
 def _without_picture(identity: str, split: str, pictures: Pictures) -> str:
@@ -154,7 +154,7 @@ def _licences(path: Path | None, wanted: set[str]) -> dict[str, dict[str, str]]:
 # ---------------------------------------------------------------- Parquet, as Hugging Face keeps it
 
 
-def _rows_of_parquet(paths: Iterable[Path], memo: Memo | None) -> Iterator[Row]:
+def _rows_of_parquet(paths: Iterable[Path], memo: Memo | None) -> Iterator[ChallengeRow]:
     """Its concepts are the manual ones; the automatic ones are not part of it."""
     line = 0
     for path in paths:
@@ -173,7 +173,9 @@ def _rows_of_parquet(paths: Iterable[Path], memo: Memo | None) -> Iterator[Row]:
                     line += 1
                     name = str(identity).strip() if identity is not None else ""
                     image = ParquetImage(path, picture, group, offset, memo=memo)
-                    yield Row(line, name or f"line {line}", caption, cuis, None, image, "" if name else "id is empty")
+                    yield ChallengeRow(
+                        line, name or f"line {line}", caption, cuis, None, image, "" if name else "id is empty"
+                    )
 
 
 def _opened(path: Path) -> pq.ParquetFile:

@@ -1,4 +1,4 @@
-"""What lies where in a data folder: tables, Parquet files, pictures in folders and in zip archives.
+"""Data folders: where tables, Parquet files, pictures in folders and in zip archives lie.
 
 Pictures are found by listing, never by building a path from an id: gaps do no harm and no id leads out of the folder.
 """
@@ -135,16 +135,8 @@ def zipped(archive: Path, of: str | None, split: str, memo: Memo | None) -> Iter
         if name.startswith(".") or "__MACOSX" in folders or not name.lower().endswith(PICTURES):
             continue
         if (split_of(folders) or of) in (split, None):
-            yield ZipImage(
-                archive,
-                member.filename,
-                member.header_offset,
-                member.compress_size,
-                member.file_size,
-                member.CRC,
-                member.compress_type,
-                memo=memo,
-            )
+            place = (member.header_offset, member.compress_size, member.file_size, member.CRC, member.compress_type)
+            yield ZipImage(archive, member.filename, *place, memo=memo)
 
 
 def split_of(parts: tuple[str, ...] | list[str]) -> str | None:

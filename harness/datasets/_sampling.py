@@ -1,4 +1,4 @@
-"""A small part of a split that stands for the whole, the same each time, and a part of every larger one."""
+"""Samples of a split: a small part stands for the whole, the same each time, and is a part of every larger one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.contracts import RequestError, Sample
+from harness.contracts import Sample
 
 Strata = Literal["modality", "none"]
 
@@ -19,13 +19,6 @@ class Sampling:
     limit: int | None
     stratify: Strata
     seed: int
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        if self.limit is not None and self.limit < 1:
-            raise RequestError(f"dataset.limit: expected 1 or more, got {self.limit}")
-        if self.seed < 0:
-            raise RequestError(f"dataset.seed: expected 0 or more, got {self.seed}")
 
     def pick(self, samples: Sequence[Sample]) -> list[Sample]:
         """The chosen samples in their own order. Those of a limit are among those of every larger limit."""
@@ -48,7 +41,7 @@ def draw(seed: int, identity: str) -> bytes:
 
 
 def shares(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
-    """How many of each stratum: its exact share of `limit`, rounded up or down, and never fewer for a larger limit.
+    """Sizes of the strata in a sample: exact shares of `limit`, rounded up or down, and never fewer for a larger limit.
 
     The quota method of Balinski and Young (Amer. Math. Monthly 82, 1975): largest remainders alone are not nested.
     """

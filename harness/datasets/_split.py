@@ -1,70 +1,40 @@
-"""From rows to a split: the unusable go to the ledger, of the others a sample is taken, its pictures are checked."""
+"""Splits from rows: the unusable ones go to the ledger, of the others some are chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
-from harness.contracts import SPLITS, UNKNOWN, ImageError, Rejected, RequestError, Sample, Split
-from harness.datasets._challenge import NO_LINE, Row, ids_of, rows_of
+from harness.contracts import SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
+from harness.datasets._challenge import NO_LINE, ChallengeRow, ids_of, rows_of
 from harness.datasets._folder import Folder
-from harness.datasets._ids import only
-from harness.datasets._sampling import Sampling
+from harness.datasets._reading import Reading
 from harness.datasets._table_cells import CellError, caption_text, concept_ids
 from harness.datasets._wording import Clean
-from harness.imaging.files import StoredImage
 from harness.imaging.modalities import modality_of_concepts
-from harness.store.files_cache import Memo
-
-READERS = 2  # threads that decode pictures for the check; decoders leave the interpreter lock
-
-Check = Literal["listed", "decoded"]
-"""What is asked of a picture before it counts as usable: to be there, or to have been decoded once."""
 
 
-@dataclass(frozen=True)
-class Rules:
-    """How rows become samples."""
-
-    sampling: Sampling
-    clean: Clean
-    check: Check
-    ids: str | None
-
-    def choose(self, samples: Sequence[Sample], split: str) -> tuple[list[Sample], list[Rejected]]:
-        """A sample of the listed ones, and those that the list lacks. Raises RequestError."""
-        listed, unlisted = only(samples, self.ids, split)
-        return self.sampling.pick(listed), unlisted
-
-
-def split_of_folder(folder: Folder, split: str, rules: Rules, memo: Memo | None) -> Split:
+def split_of_folder(folder: Folder, split: str, reading: Reading) -> Split:
     """One split. An id that is in several splits stays in the last of train, valid, test, so that no test row leaks."""
     place = SPLITS.index(split)
     elsewhere = ids_of(folder, reversed(SPLITS[place + 1 :]))
-    samples, rejected, rowless = _judge(rows_of(folder, split, memo), split, rules.clean, elsewhere)
+    samples, rejected, rowless = _judge(rows_of(folder, split, reading.memo), split, reading.clean, elsewhere)
     if rowless:  # one folder may hold the pictures of all splits
         elsewhere |= ids_of(folder, SPLITS[:place])
         rejected += [Rejected(row.id, row.fault) for row in rowless if row.id not in elsewhere]
     if not samples:
         why = f"; {len(rejected)} rejected, the first: {rejected[0].id}: {rejected[0].reason}" if rejected else ""
         raise RequestError(f"dataset.root={folder.root}: no usable row in split {split!r}{why}{folder.hint()}")
-    chosen, unlisted = rules.choose(samples, split)
-    rejected += unlisted
-    if rules.check == "decoded":
-        chosen, damaged = decoded(chosen)
-        rejected += damaged
-    return Split(split, tuple(chosen), tuple(rejected))
+    chosen, others = reading.choose(samples, split)
+    return Split(split, tuple(chosen), (*rejected, *others))
 
 
 def _judge(
-    rows: Iterable[Row], split: str, clean: Clean, elsewhere: Mapping[str, str]
-) -> tuple[list[Sample], list[Rejected], list[Row]]:
+    rows: Iterable[ChallengeRow], split: str, clean: Clean, elsewhere: Mapping[str, str]
+) -> tuple[list[Sample], list[Rejected], list[ChallengeRow]]:
     """Samples, the ledger, and what has no row at all."""
     samples: list[Sample] = []
     rejected: list[Rejected] = []
-    rowless: list[Row] = []
+    rowless: list[ChallengeRow] = []
     first: dict[str, int] = {}
     for row in rows:
         if row.line == NO_LINE:
@@ -85,7 +55,7 @@ def _judge(
     return samples, rejected, rowless
 
 
-def _sample(row: Row, split: str, clean: Clean) -> Sample:
+def _sample(row: ChallengeRow, split: str, clean: Clean) -> Sample:
     """Raises CellError."""
     assert row.image is not None
     manual = concept_ids(row.manual)
@@ -106,18 +76,3 @@ def _sample(row: Row, split: str, clean: Clean) -> Sample:
 def with_raw(factors: Mapping[str, str], raw: str, caption: str) -> Mapping[str, str]:
     """What is known of a sample, and its caption as it was where cleaning changed it."""
     return {**factors, "raw_caption": raw} if raw != caption else factors
-
-
-def decoded(samples: Sequence[Sample]) -> tuple[list[Sample], list[Rejected]]:
-    """Those whose pictures can be decoded, and the others. DICOM files tell a modality that nothing else names."""
-    with ThreadPoolExecutor(READERS) as pool:
-        checked = list(pool.map(_examined, samples))
-    return [s for s in checked if isinstance(s, Sample)], [r for r in checked if isinstance(r, Rejected)]
-
-
-def _examined(sample: Sample) -> Sample | Rejected:
-    try:
-        found = [image.examine() for image in sample.images if isinstance(image, StoredImage)]
-    except ImageError as error:
-        return Rejected(sample.id, str(error))
-    return replace(sample, modality=found[0]) if sample.modality == UNKNOWN and found else sample

@@ -1,4 +1,4 @@
-"""What the cells of a table mean: text, split, concepts, the place of a picture."""
+"""Cells of a table: text, split, concepts, the place of a picture."""
 
 from __future__ import annotations
 

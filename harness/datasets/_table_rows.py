@@ -18,7 +18,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row. `line` is where it starts in the file, for Parquet its number; `fault` says why it has no cells."""
 
     line: int
@@ -27,14 +27,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """The columns of a table and its rows."""
 
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path) -> TableRows:
     """All rows of a table file. Raises RequestError for a file that cannot be read as what its name says."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -46,17 +46,17 @@ def read_rows(path: Path) -> Rows:
     return read_jsonl(path, read_text(path)) if suffix == ".jsonl" else read_csv(path)
 
 
-def read_csv(path: Path) -> Rows:
+def read_csv(path: Path) -> TableRows:
     """Comma-separated, or tab-separated where the first line holds a tab."""
     columns, delimiter, lines = read_lines(path)
     rows = []
     for line, cells in lines:
         fault = wrong_length(columns, cells, delimiter)
-        rows.append(Row(line, {} if fault else dict(zip(columns, cells, strict=True)), fault))
-    return Rows(columns, tuple(rows))
+        rows.append(TableRow(line, {} if fault else dict(zip(columns, cells, strict=True)), fault))
+    return TableRows(columns, tuple(rows))
 
 
-def read_jsonl(path: Path, text: str) -> Rows:
+def read_jsonl(path: Path, text: str) -> TableRows:
     """One JSON object per line; blank lines are no rows."""
     rows = []
     columns: dict[str, None] = {}
@@ -71,22 +71,22 @@ def read_jsonl(path: Path, text: str) -> Rows:
             kind = type(cells).__name__
             raise RequestError(f"dataset.path={path}, line {line}: expected a JSON object, got a {kind}")
         columns.update(dict.fromkeys(cells))
-        rows.append(Row(line, cells))
-    return Rows(tuple(columns), tuple(rows))
+        rows.append(TableRow(line, cells))
+    return TableRows(tuple(columns), tuple(rows))
 
 
-def read_parquet(path: Path) -> Rows:
+def read_parquet(path: Path) -> TableRows:
     """Everything but embedded pictures, in whose place a ParquetImage stands."""
     try:
         file = pq.ParquetFile(path, memory_map=True)
         embedded = [field.name for field in file.schema_arrow if holds_bytes(field.type)]
         columns = tuple(file.schema_arrow.names)
-        rows: list[Row] = []
+        rows: list[TableRow] = []
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=[name for name in columns if name not in embedded])
             for offset, cells in enumerate(table.to_pylist()):
                 pictures = {name: ParquetImage(path, name, group, offset) for name in embedded}
-                rows.append(Row(len(rows) + 1, cells | pictures))
+                rows.append(TableRow(len(rows) + 1, cells | pictures))
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RequestError(f"dataset.path={path}: expected a Parquet file, got {error}") from error
-    return Rows(columns, tuple(rows))
+    return TableRows(columns, tuple(rows))

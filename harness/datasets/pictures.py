@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from harness.contracts import ImageSource, RequestError
+from harness.datasets._folder import PICTURES
 from harness.imaging.files import FileImage
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp", ".dcm")
 
 
 class Pictures:
@@ -24,7 +23,7 @@ class Pictures:
             raise RequestError(f"images={self.folder}: expected a folder with <id>.jpg or <id>.png, found none")
         found: dict[str, ImageSource] = {}
         for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in SUFFIXES:
+            if path.suffix.lower() in PICTURES:
                 if path.stem in found:
                     raise RequestError(f"images={self.folder}: two pictures have the id {path.stem}; keep one of them")
                 found[path.stem] = FileImage(path)

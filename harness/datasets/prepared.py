@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
-from harness.contracts import RUNTIME, SPLITS, ImageError, Rejected, RequestError, Sample, Split
+from harness.contracts import RUNTIME, ImageError, Positive, Rejected, RequestError, Sample, Split
 from harness.datasets._ids import only
+from harness.datasets._paths import known_split
 from harness.imaging.grey import rgb
 
 AGAIN = "delete it and repeat the `capbench data prepare` that made it"
@@ -78,16 +79,17 @@ class Prepared:
     """
 
     def __init__(
-        self, name: str, root: Annotated[str | None, RUNTIME], ids: Annotated[str | None, RUNTIME], limit: int | None
+        self,
+        name: str,
+        root: Annotated[str | None, RUNTIME],
+        ids: Annotated[str | None, RUNTIME],
+        limit: Positive | None,
     ) -> None:
         self.name, self.root, self.ids, self.limit = name, root, ids, limit
-        if limit is not None and limit < 1:
-            raise RequestError(f"dataset.limit: expected 1 or more, got {limit}")
 
     def load(self, split: str) -> Split:
         """The rows of one split in the source's order; no picture is read. Raises RequestError on damaged shards."""
-        if split not in SPLITS:
-            raise RequestError(f"dataset {self.name}: expected a split of {', '.join(SPLITS)}, got {split!r}")
+        known_split(self.name, split)
         folder, manifest = self._manifest()
         there = [shard for shard in manifest["shards"] if shard["split"] == split]
         if not there:

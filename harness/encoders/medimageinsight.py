@@ -5,20 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from harness.contracts import RequestError
 from harness.encoders.medimageinsight_net import LanguageSizes, PairNet, VisionSizes
 from harness.encoders.pair_files import tokenizer_folder, weight_file
+from harness.encoders.weights import fill, read_tensors
 from harness.machine.bfloat16 import inference
 
 if TYPE_CHECKING:
@@ -32,6 +30,13 @@ EXPECTED: dict[str, dict[str, Any]] = {
     "TEST": {"CENTER_CROP": False},
 }
 """What the port computes; a config that says otherwise is refused. `AUTOGRESSIVE` is spelt so."""
+
+VISION = (
+    *("PATCH_SIZE", "PATCH_STRIDE", "PATCH_PADDING", "PATCH_PRENORM", "DIM_EMBED", "NUM_HEADS", "NUM_GROUPS", "DEPTHS"),
+    "WINDOW_SIZE",
+)
+LANGUAGE = ("CONTEXT_LENGTH", "WIDTH", "HEADS", "LAYERS")
+"""Keys of the sizes, in the order of `VisionSizes` and of `LanguageSizes` behind the vocabulary."""
 
 _TOP = {"visual": "image_encoder", "text": "lang_encoder"}
 _PROJECTIONS = {"vision_projection": "image_projection", "text_projection": "lang_projection"}
@@ -124,24 +129,8 @@ def empty_net(config: Mapping[str, Any], vocabulary: int) -> PairNet:
     """The network that a config describes, with random weights. Raises RequestError when a size is missing."""
     try:
         spec, words = config["IMAGE_ENCODER"]["SPEC"], config["LANG_ENCODER"]
-        vision = VisionSizes(
-            patch=spec["PATCH_SIZE"],
-            stride=spec["PATCH_STRIDE"],
-            padding=spec["PATCH_PADDING"],
-            prenorm=spec["PATCH_PRENORM"],
-            widths=spec["DIM_EMBED"],
-            heads=spec["NUM_HEADS"],
-            groups=spec["NUM_GROUPS"],
-            depths=spec["DEPTHS"],
-            window=spec["WINDOW_SIZE"],
-        )
-        language = LanguageSizes(
-            vocabulary=vocabulary,
-            context=words["CONTEXT_LENGTH"],
-            width=words["WIDTH"],
-            heads=words["HEADS"],
-            layers=words["LAYERS"],
-        )
+        vision = VisionSizes(*(spec[key] for key in VISION))
+        language = LanguageSizes(vocabulary, *(words[key] for key in LANGUAGE))
         return PairNet(vision, language, config["UNICL_MODEL"]["DIM_PROJECTION"])
     except KeyError as error:
         raise RequestError(f"config.yaml: expected the size {error}, found none; get the checkpoint again") from error
@@ -151,37 +140,13 @@ def read_net(config: Mapping[str, Any], vocabulary: int, file: Path) -> PairNet:
     """The network with its weights, every key accounted for."""
     with torch.device("meta"):  # memory for one copy of the weights, and no time for random ones
         net = empty_net(config, vocabulary)
-    tensors = read_weights(file)
-    expected = net.state_dict()
-    faults = {"lacks": expected.keys() - tensors.keys(), "has the unknown": tensors.keys() - expected.keys()}
-    for fault, keys in faults.items():
-        if keys:
-            more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
-            raise RequestError(
-                f"{file}: expected the weights that config.yaml describes, but the file {fault} key {min(keys)}{more}"
-            )
-    for key, value in tensors.items():
-        if value.shape != expected[key].shape:
-            shape = tuple(expected[key].shape)
-            raise RequestError(f"{file}: {key} has the shape {tuple(value.shape)}, config.yaml says {shape}")
-    net.load_state_dict(tensors, assign=True)
+    fill(net, read_weights(file), file, "config.yaml", assign=True)
     return net
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Tensors under today's names. The published `.pt` is a safetensors file; a real pickle is read safely or not."""
-    with file.open("rb") as stream:
-        start = stream.read(9)  # of safetensors: the length of a JSON header, whose bytes can be a pickle's, then "{"
-    pickled = start[8:] != b"{" and (start[:2] == b"PK" or start[:1] == b"\x80")
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True) if pickled else load_file(file)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise RequestError(
-            f"{file}: expected safetensors or a pickled dictionary of tensors, but it cannot be read safely "
-            f"({type(error).__name__}); get the checkpoint again"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise RequestError(f"{file}: expected a dictionary of tensors; give the published weights, no training state")
+    state = read_tensors(file, "safetensors or a pickled dictionary of tensors")
     named = {current_key(key): value for key, value in state.items()}
     if len(named) != len(state):
         raise RequestError(f"{file}: two keys stand for the same weight; get the checkpoint again")

@@ -1,4 +1,4 @@
-"""Where the checkpoint of an image-text encoder lies, whether all of it is there, and what it hashes to.
+"""Files of an image-text encoder: where its checkpoint lies, whether all of it is there, and what it hashes to.
 
 Nothing heavy is imported: metrics and controls are asked for these before they are loaded.
 """
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.encoders import checkpoint as _checkpoint
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package
+from harness.encoders.checkpoint import hash_files, missing_package
 
 Kind = Literal["medimageinsight", "transformers", "open_clip"]
 

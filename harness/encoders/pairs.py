@@ -1,4 +1,4 @@
-"""Pictures and texts as vectors of length 1 in the space of a CLIP-like model, each content encoded once."""
+"""Pair vectors: pictures and texts in one space of a CLIP-like model, of length 1, each content encoded once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.contracts import ImageError, ImageSource, RequestError
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import missing_package
 from harness.encoders.pair_files import Kind, digest, locate, missing
 
 if TYPE_CHECKING:

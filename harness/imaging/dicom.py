@@ -5,8 +5,6 @@ Order: decode -> rescale or modality table -> window -> 8 bit -> invert MONOCHRO
 
 from __future__ import annotations
 
-import struct
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,9 +16,10 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, g
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from harness.contracts import UNKNOWN, ImageError
-from harness.imaging.grey import MAX_PIXELS, rgb, to_uint8, value_range
+from harness.imaging.grey import MAX_PIXELS, rgb, stretched, to_uint8, value_range, windowed
 from harness.imaging.modalities import MODALITY_OF_DICOM
 from harness.imaging.view import WINDOWS, View
+from harness.machine.pillow import DAMAGE, reason
 
 NO_PICTURE = ("SEG", "SR", "PR", "KO", "ECG", "RT")
 """Modality codes (RT: all that begin so) whose pixels, if any, are no picture of a patient."""
@@ -41,11 +40,7 @@ TAGS = [
 ]
 """The only elements that are read, so that no message can name a patient."""
 
-DAMAGE = (
-    *(AttributeError, EOFError, InvalidDicomError, LookupError, MemoryError, OSError, OverflowError, RuntimeError),
-    *(struct.error, SyntaxError, TypeError, ValueError, zlib.error),
-)
-"""What pydicom and its decoders raise on damaged files; each ends as one ImageError."""
+FAULTS = (*DAMAGE, InvalidDicomError)
 
 
 def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
@@ -60,9 +55,9 @@ def decode_dicom(stream: BinaryIO, view: View) -> Image.Image:
         else:
             values = colour(ds, raw) if raw.ndim == 3 else grey(ds, raw, index, view.window)
         return rgb(Image.fromarray(np.ascontiguousarray(values)))
-    except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"DICOM pixels cannot be decoded ({ds.file_meta.TransferSyntaxUID.name}): {reason}") from error
+    except FAULTS as error:
+        kind = ds.file_meta.TransferSyntaxUID.name
+        raise ImageError(f"DICOM pixels cannot be decoded ({kind}): {reason(error)}") from error
 
 
 def modality_of_dicom(stream: BinaryIO) -> str:
@@ -74,7 +69,7 @@ def read(stream: BinaryIO, tags: list[str], *, pixels: bool = True) -> Dataset:
     """The named elements only. Without preamble (`force`) and without transfer syntax too: old files lack both."""
     try:
         ds = dcmread(stream, force=True, specific_tags=list(tags), stop_before_pixels=not pixels)
-    except DAMAGE as error:
+    except FAULTS as error:
         # Not chained: a parser's own message may quote what it stumbled over.
         raise ImageError(f"not a readable DICOM file ({type(error).__name__})") from None
     if "TransferSyntaxUID" not in ds.file_meta:
@@ -122,12 +117,12 @@ def grey(ds: Dataset, raw: NDArray[Any], index: int, window: Window) -> NDArray[
     """One frame through rescale and window (for CT that of the view, if any); low is bright in MONOCHROME1."""
     values = real_values(ds, raw, index)
     if window and code_of(ds) == "CT":
-        pixels = to_uint8(values, window[0] - window[1] / 2, window[0] + window[1] / 2)
+        pixels = windowed(values, *window)
     elif ds.get("VOILUTSequence"):
         table = apply_voi_lut(np.rint(values).astype(np.int64), ds, index=0)
         pixels = to_uint8(table, *value_range(table))
     else:
-        pixels = windowed(ds, raw, values, index)
+        pixels = by_own_window(ds, raw, values, index)
     return 255 - pixels if ds.PhotometricInterpretation == "MONOCHROME1" else pixels
 
 
@@ -140,7 +135,7 @@ def real_values(ds: Dataset, raw: NDArray[Any], index: int) -> NDArray[np.float6
     return raw * float(1 if slope is None else slope) + float(intercept or 0)
 
 
-def windowed(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index: int) -> NDArray[np.uint8]:
+def by_own_window(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index: int) -> NDArray[np.uint8]:
     """The file's own window (C.11.2.1.2), else soft tissue for CT, else the 0.5 to 99.5 percentiles."""
     centre = frame_value(ds, index, "FrameVOILUTSequence", "WindowCenter")
     width = frame_value(ds, index, "FrameVOILUTSequence", "WindowWidth")
@@ -150,14 +145,11 @@ def windowed(ds: Dataset, raw: NDArray[Any], values: NDArray[np.float64], index:
         if function == "SIGMOID":
             return to_uint8(1 / (1 + np.exp(np.clip(-4 * (values - c) / w, -50, 50))), 0, 1)
         if function == "LINEAR_EXACT":
-            return to_uint8(values, c - w / 2, c + w / 2)
-        return to_uint8(values, c - 0.5 - (w - 1) / 2, c - 0.5 + (w - 1) / 2)
+            return windowed(values, c, w)
+        return windowed(values, c - 0.5, w - 1)
     if code_of(ds) == "CT":
-        level, w = WINDOWS["soft_tissue"]
-        return to_uint8(values, level - w / 2, level + w / 2)
-    seen = values[~padding(ds, raw) & np.isfinite(values)]
-    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)
-    return to_uint8(values, float(low), float(high))
+        return windowed(values, *WINDOWS["soft_tissue"])
+    return stretched(values, values[~padding(ds, raw) & np.isfinite(values)])
 
 
 def padding(ds: Dataset, raw: NDArray[Any]) -> NDArray[np.bool_]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import struct
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +19,8 @@ from harness.imaging.dicom import decode_dicom, modality_of_dicom
 from harness.imaging.grey import MAX_PIXELS, rgb, to_uint8, value_range
 from harness.imaging.nifti import decode_nifti, is_nifti
 from harness.imaging.view import PLAIN, View
+from harness.machine.pillow import DAMAGE, FORMATS, reason
 from harness.store.files_cache import Memo
-
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-"""Nothing else is tried: Pillow knows some 40 formats, one of which starts Ghostscript."""
 
 DECODERS = f"1 Pillow {PIL.__version__} pydicom {pydicom.__version__}"
 """Whose verdict on a picture is remembered; the first number is of the code here."""
@@ -33,12 +28,6 @@ DECODERS = f"1 Pillow {PIL.__version__} pydicom {pydicom.__version__}"
 READ = 1 << 20  # bytes at a time
 
 WHITE_IS_ZERO = (262, 0)  # TIFF's PhotometricInterpretation; Pillow inverts it for 8 bit, but not for 16
-
-DAMAGE = (
-    *(AttributeError, EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, struct.error),
-    *(SyntaxError, TypeError, ValueError, zlib.error, Image.DecompressionBombError),
-)
-"""What Pillow raises on damaged files; each ends as one ImageError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +57,7 @@ class StoredImage(ABC):
         return (digest if self.view == PLAIN else hashlib.sha256(digest + repr(self.view).encode()).digest()).hex()
 
     def modality(self) -> str:
-        """What the bytes themselves say ("unknown" unless they are DICOM). Raises ImageError."""
+        """Modality that the bytes themselves name, "unknown" unless they are DICOM. Raises ImageError."""
         with self.open() as stream:
             return modality_of_dicom(stream) if kind_of(stream, self._suffix()) == "DICOM" else UNKNOWN
 
@@ -113,26 +102,6 @@ class FileImage(StoredImage):
             raise ImageError(f"file cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-@dataclass(frozen=True)
-class BytesImage:
-    """A picture encoded in memory."""
-
-    data: bytes
-
-    def load(self) -> Image.Image:
-        """The picture as 8-bit RGB. Raises ImageError."""
-        return decode(io.BytesIO(self.data), "", PLAIN)
-
-    def digest(self) -> str:
-        """Hex sha256 of the encoded bytes."""
-        return hashlib.sha256(self.data).hexdigest()
-
-    def modality(self) -> str:
-        """What the bytes themselves say ("unknown" unless they are DICOM). Raises ImageError."""
-        stream = io.BytesIO(self.data)
-        return modality_of_dicom(stream) if kind_of(stream, "") == "DICOM" else UNKNOWN
-
-
 def kind_of(stream: BinaryIO, suffix: str) -> str:
     """DICOM, NIfTI or "" by magic words; by the name for DICOM files so old that they lack one. Rewinds the stream."""
     head = stream.read(348)
@@ -157,8 +126,7 @@ def decode(stream: BinaryIO, suffix: str, view: View) -> Image.Image:
         kinds = ", ".join((*FORMATS, "DICOM", "NIfTI"))
         raise ImageError(f"not a picture, or a damaged one: expected {kinds}") from None
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"picture cannot be decoded: {reason}") from error
+        raise ImageError(f"picture cannot be decoded: {reason(error)}") from error
 
 
 def select_frame(image: Image.Image, view: View) -> None:

@@ -23,6 +23,17 @@ def to_uint8(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]
     return (share * 255 + 0.5).astype(np.uint8)
 
 
+def windowed(values: NDArray[Any], level: float, width: float) -> NDArray[np.uint8]:
+    """Through a window: level - width / 2 -> 0, level + width / 2 -> 255."""
+    return to_uint8(values, level - width / 2, level + width / 2)
+
+
+def stretched(values: NDArray[Any], seen: NDArray[Any]) -> NDArray[np.uint8]:
+    """Between the 0.5 and 99.5 percentiles of those values that are `seen`."""
+    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)
+    return to_uint8(values, float(low), float(high))
+
+
 def value_range(values: NDArray[Any]) -> tuple[float, float]:
     """The least and the greatest finite value; (0, 0) without any."""
     finite = values[np.isfinite(values)]

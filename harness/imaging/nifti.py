@@ -1,9 +1,8 @@
-"""One slice of a NIfTI volume to 8-bit RGB as radiologists see it: the patient's left on the picture's right."""
+"""NIfTI volumes: one slice to 8-bit RGB as radiologists see it, the patient's left on the picture's right."""
 
 from __future__ import annotations
 
 import gzip
-import zlib
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.contracts import ImageError
-from harness.imaging.grey import MAX_PIXELS, rgb, to_uint8
+from harness.imaging.grey import MAX_PIXELS, rgb, stretched, windowed
 from harness.imaging.view import View
+from harness.machine.pillow import DAMAGE, reason
 
 AXIS = {"sagittal": 0, "coronal": 1, "axial": 2}
 """The world axis (+x right, +y front, +z head) that a plane is cut across."""
@@ -21,19 +21,6 @@ MAX_VOLUME = 1 << 33
 """Bytes: compressed files are unpacked up to the slice asked for, so that the header's claim is what they may cost."""
 
 GZIP = b"\x1f\x8b"
-
-DAMAGE = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    TypeError,
-    ValueError,
-    zlib.error,
-)
-"""What numpy, gzip and nibabel raise on damaged files; each ends as one ImageError."""
 
 
 def is_nifti(head: bytes) -> bool:
@@ -51,8 +38,7 @@ def decode_nifti(stream: BinaryIO, view: View) -> Image.Image:
     try:
         values, spacing = cut(nibabel, unpacked(stream), view)
     except damage as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ImageError(f"NIfTI file cannot be decoded: {reason}") from error
+        raise ImageError(f"NIfTI file cannot be decoded: {reason(error)}") from error
     picture = rgb(Image.fromarray(grey(values, view)))
     return square(picture, *spacing)
 
@@ -115,12 +101,7 @@ def check(image: Any) -> None:
 
 def grey(values: NDArray[Any], view: View) -> NDArray[np.uint8]:
     """Through the view's window (of CT volumes in Hounsfield units), else between the 0.5 and 99.5 percentiles."""
-    if view.window:
-        level, width = view.window
-        return to_uint8(values, level - width / 2, level + width / 2)
-    seen = values[np.isfinite(values)]
-    low, high = np.percentile(seen, (0.5, 99.5)) if seen.size else (0.0, 0.0)
-    return to_uint8(values, float(low), float(high))
+    return windowed(values, *view.window) if view.window else stretched(values, values[np.isfinite(values)])
 
 
 def square(picture: Image.Image, down: float, across: float) -> Image.Image:

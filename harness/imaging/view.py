@@ -1,4 +1,4 @@
-"""Which picture is taken out of a file that holds more than one: frame, slice, plane, window."""
+"""View: the picture that is taken out of a file with more than one, by frame, slice, plane and window."""
 
 from __future__ import annotations
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import Control, Said, Sample
+from harness.contracts import Control, ControlCaption, Generated, Query, Sample
 from harness.machine.terminal import bar
-from harness.store import Journal
+from harness.store import Journal, JournalRow
 from harness.store.cache import Cache
 
 AT_ONCE = 64  # samples: nothing of a batch depends on the others in it
 
 
-def say(
+def caption_by_control(
     control: Control, train: Sequence[Sample], test: Sequence[Sample], journal: Journal, device: str, kept: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Caption every sample without an ok row, as `generate` does: failed rows stay, and are tried again later.
@@ -23,7 +23,7 @@ def say(
     kept: folder of what was computed from the same pictures. Returns what the control has learnt, with the number of
     test pictures that it knows from training where it looks for them, and what the learning cost.
     """
-    done = {row["id"] for row in journal.rows() if row["status"] == "ok"}
+    done = {row.id for row in journal.rows() if row.status == "ok"}
     todo = [sample for sample in test if sample.id not in done]
     cache, start = Cache(kept), time.perf_counter()
     learnt = dict(control.learn(train, device, cache.features))
@@ -34,21 +34,20 @@ def say(
             journal.append(_rows(control, batch))
             advance(len(batch))
     cache.close()
-    known = [row["duplicate"] for row in journal.latest() if "duplicate" in row]
+    known = [row.duplicate for row in journal.latest() if row.duplicate is not None]
     return learnt | ({"duplicates": sum(known)} if known else {}), costs
 
 
-def _rows(control: Control, batch: Sequence[Sample]) -> Iterator[Mapping[str, Any]]:
-    """Journal rows like a captioner's."""
+def _rows(control: Control, batch: Sequence[Sample]) -> Iterator[JournalRow]:
+    """Journal rows like a captioner's, which is asked nothing."""
     start = time.perf_counter()
-    answers = control.say(batch)
-    seconds = round((time.perf_counter() - start) / len(batch), 6)
+    answers = control.caption(batch)
+    seconds = (time.perf_counter() - start) / len(batch)
     for sample, said in zip(batch, answers, strict=True):
-        facts = {"reference": sample.caption, "modality": sample.modality, "concepts": list(sample.concepts)}
-        yield {"id": sample.id, **_made(said), "prompt": "", **facts, "seconds": seconds}
+        yield _row(Query(sample, ""), said).taking(seconds)
 
 
-def _made(said: Said) -> dict[str, Any]:
+def _row(query: Query, said: ControlCaption) -> JournalRow:
     if said.caption is None:
-        return {"status": "failed", "caption": None, "error": said.reason}
-    return {"status": "ok", "caption": said.caption, "tokens": 0, "truncated": False, **said.facts}
+        return JournalRow.failed(query, said.reason)
+    return JournalRow.ok(query, Generated(said.caption, tokens=0, truncated=False), said.facts)

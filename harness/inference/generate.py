@@ -5,18 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from harness.batches.features import Features
 from harness.batches.lengths import longest_first
 from harness.batches.limit import Limit
 from harness.batches.prefetch import Ahead
-from harness.contracts import Captioner, Decoding, Example, Generated, ImageError, Query, Speak
+from harness.contracts import Captioner, Decoding, Engine, Example, ImageError, Query
 from harness.machine import memory, ranks
 from harness.machine.terminal import bar
-from harness.store import Journal
-
-Row = dict[str, Any]
+from harness.store import Journal, JournalRow
 
 
 def generate(
@@ -26,7 +23,7 @@ def generate(
     journal: Journal,
     limit: Limit | None = None,
     features: Features | None = None,
-    speak: Speak | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Caption every query without an ok row. A picture that cannot be read becomes a failed row with its reason.
 
@@ -37,15 +34,15 @@ def generate(
 
     Batches are of rows alike, the longest first. Of several processes each takes one batch of a round; process 0 writes
     the rows of each round, and puts them into the order of the queries when all are there.
-    speak: the engine that makes the captions, the captioner itself where none is given.
+    engine: what makes the captions, the captioner itself where none is given.
     """
-    done = ranks.once(lambda: {row["id"] for row in journal.rows() if row["status"] == "ok"})
+    done = ranks.once(lambda: {row.id for row in journal.rows() if row.status == "ok"})
     limit = limit or Limit()
     todo = [query for query in queries if query.sample.id not in done]
     todo = _reordered(todo, ranks.once(lambda: [query.sample.id for query in longest_first(captioner, todo)]))
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
-    speak = speak or captioner.generate
+    engine = engine or captioner.generate
     read = partial(_read, features=features)
     with bar(f"captions {captioner.name}", len(queries), len(done)) as advance, Ahead(read) as ahead:
         while todo:
@@ -53,7 +50,7 @@ def generate(
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
             ahead.expect([*mine, *next_mine])
             batches = batches[: ranks.world()]
-            parts = ranks.gather(_attempt(speak, mine, decoding, ahead, features))
+            parts = ranks.gather(_attempt(engine, mine, decoding, ahead, features))
             rows = [row for part in parts for row in part or ()]
             if rows and ranks.first():
                 journal.append(rows)
@@ -82,38 +79,38 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:
 
 
 def _attempt(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
-) -> list[Row] | None:
+    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+) -> list[JournalRow] | None:
     """The rows of one batch; None when it does not fit into memory, which is free again then."""
     start = time.perf_counter()
     try:
-        rows = _caption(speak, batch, decoding, ahead, features)
+        rows = _caption(engine, batch, decoding, ahead, features)
     except (MemoryError, RuntimeError) as error:
         if not memory.is_shortage(error):
             raise
     else:
         seconds = time.perf_counter() - start
-        return [{**row, "seconds": round(seconds / len(batch), 6)} for row in rows]
+        return [row.taking(seconds / len(batch)) for row in rows]
     memory.release()
     return None
 
 
 def _caption(
-    speak: Speak, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
-) -> list[Row]:
+    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+) -> list[JournalRow]:
     """One journal row per query, in the order of the batch."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, JournalRow] = {}
     readable: list[tuple[Query, Example]] = []
     for query in batch:
         try:
             example = ahead.take(query)
-            readable.append((query, features.see(query, example) if features and example.seen is None else example))
+            readable.append((query, features.encode(query, example) if features and example.seen is None else example))
         except ImageError as error:
-            rows[query.sample.id] = _failed(query, str(error))
+            rows[query.sample.id] = JournalRow.failed(query, str(error))
     if readable:
-        outputs = speak([example for _, example in readable], decoding)
+        outputs = engine([example for _, example in readable], decoding)
         for (query, _), output in zip(readable, outputs, strict=True):
-            rows[query.sample.id] = _ok(query, output)
+            rows[query.sample.id] = JournalRow.ok(query, output)
     return [rows[query.sample.id] for query in batch]
 
 
@@ -123,20 +120,3 @@ def _read(query: Query, features: Features | None) -> Example:
     if known is not None:
         return Example((), query.prompt, seen=known)
     return Example(tuple(image.load() for image in query.sample.images), query.prompt)
-
-
-def _ok(query: Query, output: Generated) -> Row:
-    made = {"caption": output.caption, "tokens": output.tokens, "truncated": output.truncated}
-    return {"id": query.sample.id, "status": "ok", **made, **_facts(query)}
-
-
-def _failed(query: Query, reason: str) -> Row:
-    return {"id": query.sample.id, "status": "failed", "caption": None, "error": reason, **_facts(query)}
-
-
-def _facts(query: Query) -> dict[str, Any]:
-    """What scoring and the tables need later, so that they need no dataset: the row stands for itself."""
-    sample = query.sample
-    known = {"reference": sample.caption, "modality": sample.modality, "concepts": list(sample.concepts)}
-    label = {} if query.label is None else {"label": query.label}
-    return {"prompt": query.prompt, **label, **known}

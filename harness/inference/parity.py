@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.contracts import Captioner, Decoding, Example, Plan, Refused, Strategy
-from harness.machine.bfloat16 import bearable_model
+from harness.machine.bfloat16 import emulation_for
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,7 +52,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Spoken:
+class Outputs:
     """What a captioner says to some examples, and its logits (answer tokens, vocabulary) for reference captions."""
 
     captions: list[str]
@@ -60,7 +60,7 @@ class Spoken:
 
 
 @dataclass
-class Patient:
+class ParityCase:
     """A captioner on its device, the examples it is asked, and how it decodes."""
 
     captioner: Captioner
@@ -70,14 +70,14 @@ class Patient:
     def captions(self, size: int) -> list[str]:
         """Greedy captions in batches of `size`."""
         batches = self._batches(self.examples, size)
-        with bearable_model(self.captioner.model):
+        with emulation_for(self.captioner.model):
             return [made.caption for batch in batches for made in self.captioner.generate(batch, self.decoding)]
 
-    def speak(self, captions: Sequence[str], size: int) -> Spoken:
+    def outputs(self, captions: Sequence[str], size: int) -> Outputs:
         """Captions in batches of `size`, and the logits of the given captions in such batches."""
         pairs = zip(self.examples, captions, strict=True)
         told = [replace(example, caption=caption) for example, caption in pairs]
-        return Spoken(self.captions(size), [row for batch in self._batches(told, size) for row in self._logits(batch)])
+        return Outputs(self.captions(size), [row for batch in self._batches(told, size) for row in self._logits(batch)])
 
     def answer(self, caption: str) -> tuple[int, ...]:
         """The caption's token ids, one more than may be generated: with the stop token."""
@@ -89,7 +89,7 @@ class Patient:
         inputs = self.captioner.collate(batch, self.decoding.max_new_tokens + 1)
         device = next(model.parameters()).device
         supervised = inputs.pop("labels")[:, 1:] != -100
-        with bearable_model(model):
+        with emulation_for(model):
             logits = model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits[:, :-1]
         for row, places in zip(logits.float().cpu(), supervised, strict=True):
             yield row[places]
@@ -100,51 +100,51 @@ class Patient:
             yield examples[start : start + size]
 
 
-def check_batches(patient: Patient) -> Iterator[Finding]:
+def check_batches(case: ParityCase) -> Iterator[Finding]:
     """One by one against all at once: first with one question for all, then with questions of different lengths."""
-    original = patient.examples
+    original = case.examples
     for check, prompts in (("batch", PROMPTS[:1]), ("padding", PROMPTS)):
         asked = [Example(e.images, prompts[place % len(prompts)]) for place, e in enumerate(original)]
-        if check == "padding" and not patient.captioner.prompted:
+        if check == "padding" and not case.captioner.prompted:
             continue  # it is not asked: its rows have one length
-        patient = Patient(patient.captioner, asked, patient.decoding)
-        captions = patient.captions(1)
-        yield compared(check, patient, captions, patient.speak(captions, 1), patient.speak(captions, len(asked)))
+        case = ParityCase(case.captioner, asked, case.decoding)
+        captions = case.captions(1)
+        yield compared(check, case, captions, case.outputs(captions, 1), case.outputs(captions, len(asked)))
 
 
 def check_adapter(
-    patient: Patient, strategy: Strategy, fresh: Callable[[], Captioner], folder: Path
+    case: ParityCase, strategy: Strategy, fresh: Callable[[], Captioner], folder: Path
 ) -> Iterator[Finding]:
     """The strategy's weights, moved at random: they must change something, and do the same merged and reloaded.
 
     `fresh` loads the captioner again; the first one's model is given up before.
     """
-    size = len(patient.examples)
-    plan = strategy.plan(patient.captioner)
-    untouched = patient.captions(size)
-    before = patient.speak(untouched, size)
-    model = strategy.attach(patient.captioner, plan)
+    size = len(case.examples)
+    plan = strategy.plan(case.captioner)
+    untouched = case.captions(size)
+    before = case.outputs(untouched, size)
+    model = strategy.attach(case.captioner, plan)
     move_weights(model)
-    captions = patient.captions(size)
-    change = _largest(before.logits, patient.speak(untouched, size).logits)
+    captions = case.captions(size)
+    change = _largest(before.logits, case.outputs(untouched, size).logits)
     if change == 0:
         yield Finding("adapter", "dead", change, "the adapter changes no logit")
         return
-    moved = patient.speak(captions, size)
+    moved = case.outputs(captions, size)
     strategy.save(model, plan, folder)
     if plan.adapted:
-        yield _merged(patient, strategy, model, captions, moved)
+        yield _merged(case, strategy, model, captions, moved)
     del model
-    patient.captioner = _reloaded(patient.captioner, strategy, plan, fresh, folder)
-    yield compared("reloaded", patient, captions, moved, patient.speak(captions, size))
+    case.captioner = _reloaded(case.captioner, strategy, plan, fresh, folder)
+    yield compared("reloaded", case, captions, moved, case.outputs(captions, size))
 
 
-def _merged(patient: Patient, strategy: Strategy, model: nn.Module, captions: list[str], moved: Spoken) -> Finding:
+def _merged(case: ParityCase, strategy: Strategy, model: nn.Module, captions: list[str], moved: Outputs) -> Finding:
     try:
         strategy.merge(model)
     except Refused as refusal:
         return Finding("merged", "refused", first=str(refusal))
-    return compared("merged", patient, captions, moved, patient.speak(captions, len(captions)))
+    return compared("merged", case, captions, moved, case.outputs(captions, len(captions)))
 
 
 def _reloaded(
@@ -168,22 +168,22 @@ def move_weights(model: nn.Module) -> None:
             parameter.add_(NOISE * scale * noise)
 
 
-def compared(check: str, patient: Patient, captions: Sequence[str], one: Spoken, other: Spoken) -> Finding:
+def compared(check: str, case: ParityCase, captions: Sequence[str], one: Outputs, other: Outputs) -> Finding:
     """Two ways to compute the same; `captions` are those whose logits both hold."""
     difference = _largest(one.logits, other.logits)
     largest = max(row.abs().max().item() for row in one.logits)
-    rounding = difference <= TOLERANCE[_dtype(patient.captioner.model)] * largest
+    rounding = difference <= TOLERANCE[_dtype(case.captioner.model)] * largest
     places = [place for place, pair in enumerate(zip(one.captions, other.captions, strict=True)) if pair[0] != pair[1]]
     if not places:
         return Finding(check, "same" if rounding else "differs", difference)
     sample = places[0]
-    token, margin = _first(patient, captions[sample], other.captions[sample], one.logits[sample])
+    token, margin = _first(case, captions[sample], other.captions[sample], one.logits[sample])
     words = _remainders(one.captions[sample], other.captions[sample])
     tie = rounding and margin is not None and margin <= 2 * difference
     return Finding(check, "near tie" if tie else "differs", difference, f"sample {sample + 1}, token {token}: {words}")
 
 
-def check_engine(patient: Patient, own: Spoken, captions: Sequence[str]) -> Finding:
+def check_engine(case: ParityCase, own: Outputs, captions: Sequence[str]) -> Finding:
     """Another engine's captions of the same examples; its logits are not known.
 
     A tie is near when the captioner itself could have been turned by what counts as rounding.
@@ -192,8 +192,8 @@ def check_engine(patient: Patient, own: Spoken, captions: Sequence[str]) -> Find
     places = [place for place, (one, other) in enumerate(pairs) if one != other]
     if not places:
         return Finding("engine", "same")
-    rounding = TOLERANCE[_dtype(patient.captioner.model)]
-    parted = [(place, *_first(patient, *pairs[place], own.logits[place])) for place in places]
+    rounding = TOLERANCE[_dtype(case.captioner.model)]
+    parted = [(place, *_first(case, *pairs[place], own.logits[place])) for place in places]
     far = [
         (place, token)
         for place, token, margin in parted
@@ -204,9 +204,9 @@ def check_engine(patient: Patient, own: Spoken, captions: Sequence[str]) -> Find
     return Finding("engine", "differs" if far else "near tie", None, f"sample {sample + 1}, token {token}: {words}")
 
 
-def _first(patient: Patient, caption: str, other: str, logits: Tensor) -> tuple[int, float | None]:
+def _first(case: ParityCase, caption: str, other: str, logits: Tensor) -> tuple[int, float | None]:
     """(number of the first token that differs, how much more the caption's token had than the other's)."""
-    ids, others = patient.answer(caption), patient.answer(other)
+    ids, others = case.answer(caption), case.answer(other)
     pairs = list(zip(ids, others, strict=False))
     place = next((place for place, (a, b) in enumerate(pairs) if a != b), None)
     if place is None:

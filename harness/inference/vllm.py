@@ -21,6 +21,7 @@ import torch
 from harness.contracts import (
     Captioner,
     Decoding,
+    Engine,
     Example,
     Exportable,
     Generated,
@@ -29,10 +30,9 @@ from harness.contracts import (
     Query,
     Refused,
     RequestError,
-    Speak,
     Strategy,
 )
-from harness.inference.parity import Finding, Patient, check_engine
+from harness.inference.parity import Finding, ParityCase, check_engine
 from harness.machine import memory, ranks
 
 PROBES = 4
@@ -96,22 +96,22 @@ def nothing() -> None:
 @contextmanager
 def started(
     captioner: Captioner, decoding: Decoding, device: str, asked: Sequence[Example], merge: Callable[[], None]
-) -> Iterator[tuple[Finding, Speak]]:
+) -> Iterator[tuple[Finding, Engine]]:
     """vLLM with the captioner's language model, and how it compares on the examples.
 
     merge: folds adapters into the captioner's weights. The captioner's own language layers are given up.
     """
     assert isinstance(captioner, Exportable)
-    patient = Patient(captioner, asked, decoding)
-    captions = patient.captions(1)
-    own = patient.speak(captions, 1)
+    case = ParityCase(captioner, asked, decoding)
+    captions = case.captions(1)
+    own = case.outputs(captions, 1)
     merge()
     with TemporaryDirectory(prefix="capbench-engine-") as folder:
         captioner.export(Path(folder))
         captioner.give_up_language()  # there may be no room for it twice
         memory.release()
         engine = VLLM(captioner, Path(folder), str(next(captioner.model.parameters()).dtype), device)
-        yield check_engine(patient, own, [made.caption for made in engine.speak(asked, decoding)]), engine.speak
+        yield check_engine(case, own, [made.caption for made in engine.generate(asked, decoding)]), engine.generate
 
 
 class VLLM:
@@ -133,7 +133,7 @@ class VLLM:
             **_room(device),
         )
 
-    def speak(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
+    def generate(self, examples: Sequence[Example], decoding: Decoding) -> list[Generated]:
         """One caption per example, greedy. vLLM forms batches by itself."""
         from vllm import SamplingParams
 

@@ -1,4 +1,4 @@
-"""A process of its own for a task, forked from a server that has imported what all tasks need."""
+"""Processes, one for each task, forked from a server that has imported what all tasks need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from harness.machine import pool
 
 PATIENCE = 5.0  # seconds between asking a process to end and ending it
 
@@ -80,16 +82,8 @@ def _enter(
     os.environ.clear()  # the server has those of the moment it was started
     os.environ.update(environment)
     os.chdir(folder)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    pool.end_with_the_parent()  # a worker that a killed sweep left behind would hold up the next command
     work(task)
-
-
-def _end_with_the_parent() -> None:
-    """A sweep that was killed leaves no worker behind: repeating the command would have to wait for it."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _forks() -> bool:

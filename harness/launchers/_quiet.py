@@ -1,4 +1,4 @@
-"""Imported by the process that cells are forked from, and nowhere else: importing it is what it does."""
+"""Quiet libraries: imported by the process that cells are forked from, and nowhere else. Importing it does it."""
 
 import logging
 

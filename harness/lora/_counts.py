@@ -1,4 +1,4 @@
-"""Which modules a pattern names and how many parameters they train: arithmetic on a skeleton, no weights needed."""
+"""Counts of parameters that train, and the modules that a pattern names: arithmetic on a skeleton, without weights."""
 
 from __future__ import annotations
 

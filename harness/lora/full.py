@@ -44,11 +44,8 @@ class ProgressiveFull:
     def attach(self, captioner: Captioner, plan: Plan) -> nn.Module:
         """Everything that trains in some stage is trainable; the fit's callback freezes what is not due yet."""
         refuse_quantised(captioner, plan.trained, self.name)
-        model = captioner.model
-        model.requires_grad_(False)
-        for parameter in below(model, plan.trained).values():
-            parameter.requires_grad_(True)
-        return model
+        _train_only(captioner.model, plan.trained)
+        return captioner.model
 
     def save(self, model: nn.Module, plan: Plan, folder: Path) -> None:
         """The trained parameters, tied ones once, and all buffers (batch-norm statistics move in training)."""
@@ -77,9 +74,13 @@ class ProgressiveFull:
     def unfreeze(self, model: nn.Module, plan: Plan, share: float) -> None:
         """Freeze everything, then let the parts of the current stage train."""
         due = [names for start, names in plan.schedule if share >= start]
-        model.requires_grad_(False)
-        for parameter in below(model, due[-1] if due else ()).values():
-            parameter.requires_grad_(True)
+        _train_only(model, due[-1] if due else ())
+
+
+def _train_only(model: nn.Module, names: tuple[str, ...]) -> None:
+    model.requires_grad_(False)
+    for parameter in below(model, names).values():
+        parameter.requires_grad_(True)
 
 
 def _state(model: nn.Module, plan: Plan, *, copy: bool = True) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,27 @@ from harness.lora._counts import below, matching, per_region, refuse_quantised, 
 WEIGHTS = "adapter_model.safetensors"
 
 
+@dataclass(eq=False)
 class SiteLora:
     """Low-rank adapters on the linear layers of the named sites; all else is frozen but the sites trained in full."""
 
+    name: str
+    sites: list[str]
+    full_sites: list[str]
+    rank: int
+    alpha: int
+    dropout: float
+    dora: bool
+    learning_rate: float
+
     trains = True
 
-    def __init__(
-        self,
-        name: str,
-        sites: list[str],
-        full_sites: list[str],
-        rank: int,
-        alpha: int,
-        dropout: float,
-        dora: bool,
-        learning_rate: float,
-    ) -> None:
-        if rank < 1:
-            raise RequestError(f"lora.rank: expected 1 or more, got {rank}")
-        if not 0 <= dropout < 1:
-            raise RequestError(f"lora.dropout: expected 0 or more and less than 1, got {dropout}")
-        self.name = name
-        self.sites, self.full_sites = sites, full_sites
-        self.rank, self.alpha, self.dropout, self.dora = rank, alpha, dropout, dora
-        self.learning_rate = learning_rate
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        if self.rank < 1:
+            raise RequestError(f"lora.rank: expected 1 or more, got {self.rank}")
+        if not 0 <= self.dropout < 1:
+            raise RequestError(f"lora.dropout: expected 0 or more and less than 1, got {self.dropout}")
 
     def plan(self, captioner: Captioner) -> Plan:
         """Modules of all sites: r * (in + out) parameters each under LoRA (DoRA: + out), all of them where in full."""

@@ -1,4 +1,5 @@
-"""bfloat16 on CPUs: without instructions for it, torch's own products take hundreds of times as long as float32's."""
+"""bfloat16 on processors without instructions for it, where torch's own products take hundreds of times as long as
+float32's: they are computed in float32 and rounded."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ SIZE = 192  # of the matrices that are multiplied to find out: a tenth of a seco
 
 
 @contextmanager
-def bearable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """In here, bfloat16 takes about as long as float32 on a CPU that lacks the instructions.
+def emulation(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Emulation of bfloat16 on a CPU that lacks the instructions; nothing elsewhere. It takes about as long as float32.
 
     Values are those of the instructions up to the order of sums. That no time is gained is said once in a process.
     """
@@ -37,21 +38,21 @@ def bearable(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
         yield
 
 
-def bearable_model(model: nn.Module) -> AbstractContextManager[None]:
-    """Bearable, where any of the model's weights ask for it; all are on one device."""
+def emulation_for(model: nn.Module) -> AbstractContextManager[None]:
+    """Emulation for a model, where any of its weights are bfloat16; all are on one device."""
     import torch
 
     weights = list(model.parameters())
-    halves = any(weight.dtype == torch.bfloat16 for weight in weights)
-    return bearable(torch.bfloat16 if halves else torch.float32, weights[0].device)
+    some = any(weight.dtype == torch.bfloat16 for weight in weights)
+    return emulation(torch.bfloat16 if some else torch.float32, weights[0].device)
 
 
 @contextmanager
 def inference(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
-    """No gradients, and bearable."""
+    """No gradients, and emulation where bfloat16 needs it."""
     import torch
 
-    with torch.inference_mode(), bearable(dtype, device):
+    with torch.inference_mode(), emulation(dtype, device):
         yield
 
 

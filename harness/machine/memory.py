@@ -1,4 +1,4 @@
-"""Out of memory: recognised, freed, and remembered as the number of rows that fit at once."""
+"""Memory that has run out: recognised and freed."""
 
 from __future__ import annotations
 

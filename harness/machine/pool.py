@@ -1,4 +1,4 @@
-"""Work in processes of its own, in order, with what is under way bounded."""
+"""A pool of processes: results in order, what is under way bounded, workers that end with their parent."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ def in_order(work: Callable[[Task], Result], tasks: Iterable[Task], workers: int
 def _attend() -> None:
     """A worker leaves an interrupt to its parent, and ends when the parent is killed, which tells it nothing."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_the_parent()
+
+
+def end_with_the_parent() -> None:
+    """Watch in a thread until the process that started this one is gone, and end then, whatever is under way."""
     threading.Thread(target=_follow, daemon=True).start()
 
 

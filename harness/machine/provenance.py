@@ -1,4 +1,4 @@
-"""Where a number comes from: command, code, packages, machine, time and memory."""
+"""Provenance of a number: command, code, packages, machine, time and memory."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def versions(*packages: str) -> str:
+    """The versions of some packages, in one cell of a table."""
+    return " ".join(f"{name}={_version(name)}" for name in packages)
 
 
 def command() -> str:

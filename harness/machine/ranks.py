@@ -1,4 +1,4 @@
-"""Several processes on one cell, as torchrun starts them: who writes, how they agree, how one's failure ends them all.
+"""Ranks: the processes that torchrun starts on one cell; who writes, how they agree, how one's failure ends them all.
 
 Process 0 alone writes files, takes locks and reads journals; all of them see the same folders. Outside torchrun every
 function does what a single process needs and imports nothing.

@@ -1,4 +1,4 @@
-"""Products of bfloat16 matrices in float32, each rounded to bfloat16 as bfloat16 instructions round their sums."""
+"""Rounding: products of bfloat16 matrices in float32, each rounded as bfloat16 instructions round their sums."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PRODUCTS = PARTS | WHOLE | MIXED
 
 
 class RoundedProducts(TorchDispatchMode):
-    """While it is entered, products of this thread, forwards and backwards; other operations stay as they are.
+    """A mode in which products of this thread are rounded, forwards and backwards; other operations stay as they are.
 
     A product of one bfloat16 and one float32 matrix stays the error that it is. Memory holds a float32 copy of the
     operands of one product at a time.
@@ -54,7 +54,7 @@ class RoundedProducts(TorchDispatchMode):
     ) -> Any:
         """What `func` gives, in its own dtypes."""
         kwargs, name = kwargs or {}, str(func.overloadpacket)
-        if name not in PRODUCTS or not _halves(name, args, kwargs):
+        if name not in PRODUCTS or not _bfloat16_alone(name, args, kwargs):
             return func(*args, **kwargs)
         found = func(*_each(_widen, args), **_each(_widen, kwargs))
         if name == ATTENTION:  # the logarithms of the sums, for the way back, are float32 there too
@@ -62,8 +62,8 @@ class RoundedProducts(TorchDispatchMode):
         return _each(_round, found)
 
 
-def _halves(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether bfloat16 is multiplied, by nothing of another dtype where that is not foreseen."""
+def _bfloat16_alone(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether bfloat16 is multiplied, and by nothing of another dtype but where that is foreseen."""
     kinds = {part.dtype for part in tree_flatten((args, kwargs))[0] if isinstance(part, Tensor)}
     return torch.bfloat16 in kinds and (name in MIXED or kinds <= {torch.bfloat16, torch.bool})
 

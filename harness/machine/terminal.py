@@ -1,13 +1,16 @@
-"""Progress bars with an ETA on a terminal, nothing elsewhere."""
+"""What goes to the terminal: lines, tables, and progress bars where somebody looks at them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from harness.machine import ranks
 
@@ -19,6 +22,45 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = WIDE
 
 Advance = Callable[[int], None]
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    left: Collection[str],
+    caption: str = "",
+    style: Callable[[Sequence[str]], str | None] = lambda row: None,
+) -> None:
+    """Print rows of text below their columns; those in `left` to the left, numbers to the right.
+
+    A row without cells ends a section. style: of a row, in the words of rich.
+    """
+    shown = Table(
+        title=title or None,
+        caption=caption or None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in columns:
+        shown.add_column(name.replace("_", " "), justify="left" if name in left else "right", overflow="fold")
+    for row in rows:
+        if row:
+            shown.add_row(*map(escape, row), style=style(row))
+        else:
+            shown.add_section()
+    console.print(shown, soft_wrap=False)
+
+
+def listed(lines: Sequence[str], most: int, rest: str) -> None:
+    """Print the first lines and, in the words of `rest`, how many more there are."""
+    for line in lines[:most]:
+        console.print(line, markup=False)
+    if len(lines) > most:
+        console.print(rest.format(len(lines) - most), markup=False)
 
 
 @contextmanager

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from harness.contracts import RequestError
+from harness.encoders.weights import fill, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,45 +51,14 @@ def read(file: Path) -> AlignNet:
     Raises RequestError for a file that cannot be read safely, and for a key that is missing, left over or of another
     shape.
     """
-    tensors = {key: value.float() for key, value in _tensors(file).items() if not UNUSED.fullmatch(key)}
+    found = read_tensors(file, "AlignScore's weights", mmap=True)  # the published files hold an optimizer's state, too
+    tensors = {key: value.float() for key, value in found.items() if not UNUSED.fullmatch(key)}
     net = AlignNet(config_of(file, tensors))
-    own = net.state_dict()
-    for kind, keys in (("lacks the", own.keys() - tensors.keys()), ("has the unknown", tensors.keys() - own.keys())):
-        if keys:
-            raise RequestError(f"{file}: expected AlignScore's weights, but the file {kind} key {_some(keys)}")
-    for key, value in own.items():
-        if value.shape != tensors[key].shape:
-            raise RequestError(
-                f"{file}: expected {key} of the shape {tuple(value.shape)}, got {tuple(tensors[key].shape)}; "
-                "is the config.json beside it another model's?"
-            )
-    net.load_state_dict(tensors)
+    fill(net, tensors, file, "its size (or is the config.json beside it another model's?)")
     return net
 
 
-def _some(keys: set[str]) -> str:
-    return min(keys) + (f" and {len(keys) - 1} more" if len(keys) > 1 else "")
-
-
-def _tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        if file.suffix == ".safetensors":
-            tensors: dict[str, Tensor] = load_file(file)
-            return tensors
-        # mmap: the published files also hold the optimizer's state, which is never touched then.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
-        raise RequestError(
-            f"{file}: expected AlignScore's weights, but the file cannot be read safely ({type(error).__name__}); "
-            "get the checkpoint again"
-        ) from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise RequestError(f'{file}: expected a dictionary of tensors, or one under "state_dict", found neither')
-    return dict(state)
-
-
-def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
+def _config(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():
@@ -107,7 +73,7 @@ def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     names.append(f"{LAYER}0.intermediate.dense.weight")
     lacking = set(names) - tensors.keys()
     if lacking:
-        raise RequestError(f"{file}: expected AlignScore's weights, but the file lacks the key {_some(lacking)}")
+        raise RequestError(f"{file}: expected AlignScore's weights, but the file lacks key {min(lacking)}")
     words, positions, types, inner = (tensors[name].shape[0] for name in names)
     width = tensors[names[0]].shape[1]
     layers = {key.removeprefix(LAYER).split(".")[0] for key in tensors if key.startswith(LAYER)}

@@ -1,15 +1,19 @@
-"""What AlignScore and BLEURT share: a transformer that reads two texts at once and gives one number."""
+"""Base of AlignScore and BLEURT: a transformer reads two texts at once and gives one number."""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from harness.metrics._text import Texts
+from harness.contracts import Score
+from harness.machine.bfloat16 import inference
+from harness.metrics._text import TextMetric, Texts
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 Tokens = Sequence[int]
@@ -18,10 +22,57 @@ Cut = Callable[[int, int, int], tuple[int, int]]
 
 
 class Reading(NamedTuple):
-    """What the model makes of a pair, and how many of its sides (0, 1, 2) had to be cut."""
+    """The model's value of a pair, and how many of its sides (0, 1, 2) had to be cut."""
 
     value: float
     cut: int
+
+
+class CrossEncoder(TextMetric, ABC):
+    """A metric of a model that reads both texts at once. A pair that is no text, or gets no number, fails.
+
+    `load` puts a tokenizer, a network and the number of tokens that it takes into the attributes declared here.
+    """
+
+    values = ("truncated", "score")
+    _tokenizer: PreTrainedTokenizerBase
+    _net: nn.Module
+    _limit: int
+
+    def __init__(
+        self, name: str, checkpoint: str, dtype: Literal["float32", "bfloat16"], batch_size: int, embedded: str
+    ) -> None:
+        super().__init__(name)
+        self.checkpoint, self.dtype, self.batch_size = checkpoint, dtype, batch_size
+        self.source = embedded if checkpoint == "embedded" else checkpoint
+
+    @abstractmethod
+    def _readings(self, texts: list[Texts]) -> dict[Texts, Reading]:
+        """One reading of each."""
+
+    def _values(self, output: Any) -> Tensor:
+        """The numbers (batch,) in what the network gives: all of it."""
+        return output  # type: ignore[no-any-return]
+
+    def _compute(self, texts: list[Texts]) -> list[Score]:
+        failed = {text: reason for text in texts if (reason := unreadable(text))}
+        found = self._readings([text for text in texts if text not in failed])
+        return [Score({}, failed[text]) if text in failed else _scored(found[text]) for text in texts]
+
+    def _read(self, pairs: Iterable[Texts], cut: Cut) -> dict[Texts, Reading]:
+        return read_pairs(pairs, self._tokenizer, self._forward, self._limit, cut, self.batch_size)
+
+    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        weight = next(self._net.parameters())
+        with inference(weight.dtype, weight.device):
+            output = self._net(**{name: part.to(weight.device) for name, part in inputs.items()})
+        return self._values(output).float().cpu()
+
+
+def _scored(reading: Reading) -> Score:
+    if not math.isfinite(reading.value):
+        return Score({}, f"the model gave {reading.value}")
+    return Score({"truncated": float(reading.cut), "score": reading.value})
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

@@ -52,7 +52,7 @@ def open_pack(path: Path, scratch: Path) -> CAT:
 
 
 def concepts(cat: CAT, text: str) -> Concepts:
-    """What a text names. The longest name wins: "kidney stone" names no kidney, unless the pack wants nested entities.
+    """Concepts of a text. The longest name wins: "kidney stone" names no kidney, unless the pack wants nested entities.
 
     MedCAT 2.9 promises as much, but with the regex tokenizer it keeps single words inside longer names.
     """

@@ -1,10 +1,10 @@
-"""What the text metrics share: the ImageCLEF preprocessing, rulings on empty texts, each distinct pair once."""
+"""Base of the text metrics, the ImageCLEF preprocessing, rulings on empty texts, each distinct pair once."""
 
 from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Literal
 
 from harness.contracts import Pair, Score
@@ -33,6 +33,37 @@ def ruling(reference: str, candidate: str) -> float | None:
     if reference and candidate:
         return None
     return 1.0 if reference == candidate else 0.0
+
+
+class TextMetric:
+    """A metric of reference and candidate that needs no package, no checkpoint and no other reference.
+
+    A subclass says its `values`, its `signature` and either `_score`, of one pair, or `_compute`, of all distinct ones.
+    """
+
+    values: tuple[str, ...]
+    needs = frozenset({"reference"})
+    higher_is_better = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def missing(self) -> str | None:
+        """Missing package or file and the command that helps; None when all is there."""
+        return None
+
+    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
+        """Nothing to load."""
+
+    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
+        """One score per pair; `references` are not used."""
+        return score_distinct(pairs, self._compute)
+
+    def _compute(self, texts: list[Texts]) -> list[Score]:
+        return [self._score(*pair) for pair in texts]
+
+    def _score(self, reference: str, candidate: str) -> Score:
+        raise NotImplementedError
 
 
 def score_distinct(pairs: Sequence[Pair], compute: Callable[[list[Texts]], list[Score]]) -> list[Score]:

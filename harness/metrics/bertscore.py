@@ -6,12 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, MutableMapping, Sequence
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
-from harness.encoders.packages import missing_package, version
+from harness.encoders.checkpoint import digest, how_to_get, locate, missing_package, quiet
 from harness.machine.bfloat16 import inference
 from harness.metrics._text import Preprocess, Texts, preprocess, ruling, score_distinct
 
@@ -67,12 +67,12 @@ class BertScore:
         return frozenset({"reference", "corpus"} if self.idf == "references" else {"reference"})
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("bert_score", "bert-score")
         return package or (None if locate(self.checkpoint) else how_to_get(self.checkpoint))
 
     def signature(self) -> str:
-        """What a value depends on besides its texts (and, with idf=references, besides the references)."""
+        """Name, version and options: what a value depends on besides its texts and, with idf, the references."""
         libraries = f"lib={version('bert-score')}|transformers={version('transformers')}"
         options = f"layer={self.layer}|idf={self.idf}|preprocess={self.preprocess}"
         limits = f"max_tokens={MAX_TOKENS}|dtype={self.dtype}"

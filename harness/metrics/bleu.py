@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 
-from harness.contracts import Pair, Score
-from harness.metrics._text import Texts, ruling, score_distinct
-from harness.metrics._words import Tokenizer, Words, missing_tokenizer, tokenizer_signature, words
+from harness.contracts import Score
+from harness.metrics._text import ruling
+from harness.metrics._words import WordMetric, Words, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 ORDERS = (1, 2, 3, 4)
 TINY, SMALL = 1e-15, 1e-9  # pycocoevalcap's, in place of 0 in numerators and denominators
 
 
-class Bleu:
+class Bleu(WordMetric):
     """Cumulative BLEU-1 to BLEU-4 of one sentence, as pycocoevalcap has it (bleu_scorer.py) for one reference.
 
     A candidate without a common n-gram of some order gets almost 0, not smoothed further; one of less than four words
@@ -27,37 +27,19 @@ class Bleu:
         "candidate_words", "reference_words", "matches1", "matches2", "matches3", "matches4",
         "bleu1", "bleu2", "bleu3", "bleu4",
     )  # fmt: skip
-    needs = frozenset({"reference"})
-    higher_is_better = True
-
-    def __init__(self, name: str, tokenizer: Tokenizer) -> None:
-        self.name, self.tokenizer = name, tokenizer
-
-    def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
-        return missing_tokenizer(self.tokenizer)
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         return f"{self.name}|v={VERSION}|{tokenizer_signature(self.tokenizer)}"
 
-    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
-        """Nothing to load."""
-
-    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair; `references` are not used."""
-        return score_distinct(pairs, lambda texts: [self._score(text) for text in texts])
-
-    def _score(self, texts: Texts) -> Score:
-        reference, candidate = (words(text, self.tokenizer) for text in texts)
-        matches = [(_ngrams(reference, order) & _ngrams(candidate, order)).total() for order in ORDERS]
-        ruled = ruling(*texts)
+    def _score(self, reference: str, candidate: str) -> Score:
+        right, said = (words(text, self.tokenizer) for text in (reference, candidate))
+        matches = [(_ngrams(right, order) & _ngrams(said, order)).total() for order in ORDERS]
+        ruled = ruling(reference, candidate)
         rates = (
-            _bleu(matches, _possible(len(candidate)), len(candidate), len(reference))
-            if ruled is None
-            else [ruled] * len(ORDERS)
+            [ruled] * len(ORDERS) if ruled is not None else _bleu(matches, _possible(len(said)), len(said), len(right))
         )
-        counts = [len(candidate), len(reference), *matches]
+        counts = [len(said), len(right), *matches]
         return Score(dict(zip(self.values, [*map(float, counts), *rates], strict=True)))
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.checkpoint import digest, how_to_get, locate, quiet
-from harness.encoders.packages import missing_package, version
-from harness.machine.bfloat16 import inference
-from harness.metrics._cross_encoder import longest_first, read_pairs, unreadable
-from harness.metrics._text import Preprocess, Texts, preprocess, score_distinct
+from harness.contracts import RUNTIME, RequestError
+from harness.encoders.checkpoint import digest, how_to_get, locate, missing_package, quiet
+from harness.metrics._cross_encoder import CrossEncoder, Reading, longest_first
+from harness.metrics._text import Preprocess, Texts, preprocess
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,9 +20,10 @@ VERSION = 1  # raise it with any change of this file or of _cross_encoder.py tha
 MAX_TOKENS = 512  # of both texts, special tokens included: all positions of the published models
 EMBEDDED = Path(__file__).parent / "embedded" / "bleurt"
 VOCABULARY = "spm.model"
+POSITIONS = r".*position_ids"  # no weight
 
 
-class Bleurt:
+class Bleurt(CrossEncoder):
     """The bleurt-pytorch library's logit for a BLEURT-20 checkpoint: about 0 to 1, but unbounded.
 
     `truncated` counts the sides (0, 1, 2) that were cut at 512 tokens together. An empty text has the model's value,
@@ -34,10 +33,6 @@ class Bleurt:
     outside the phantoms' few words, so all real captions, are beyond it: comparable with nothing.
     """
 
-    values = ("truncated", "score")
-    needs = frozenset({"reference"})
-    higher_is_better = True
-
     def __init__(
         self,
         name: str,
@@ -46,15 +41,15 @@ class Bleurt:
         dtype: Literal["float32", "bfloat16"],
         batch_size: Annotated[int, RUNTIME],
     ) -> None:
-        self.name, self.checkpoint, self.preprocess = name, checkpoint, preprocess
-        self.dtype, self.batch_size = dtype, batch_size
+        super().__init__(name, checkpoint, dtype, batch_size, str(EMBEDDED))
+        self.preprocess = preprocess
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         package = missing_package("bleurt_pytorch", "bleurt-pytorch")
         if package:
             return package
-        folder = locate(self._source)
+        folder = locate(self.source)
         if folder is None:
             return how_to_get(self.checkpoint)
         if not (folder / VOCABULARY).is_file():
@@ -63,7 +58,7 @@ class Bleurt:
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         libraries = f"lib={version('bleurt-pytorch')}|transformers={version('transformers')}"
         options = f"preprocess={self.preprocess}|dtype={self.dtype}|max_tokens={MAX_TOKENS}"
         return f"{self.name}|v={VERSION}|{libraries}|ckpt={self._digest}|{options}"
@@ -76,70 +71,29 @@ class Bleurt:
             from bleurt_pytorch import BleurtForSequenceClassification
             from bleurt_pytorch.bleurt.tokenization_bleurt_sp import BleurtSPTokenizer
 
+            from harness.encoders.weights import check_loaded
+
             self._tokenizer = BleurtSPTokenizer.from_pretrained(folder)
             model, info = BleurtForSequenceClassification.from_pretrained(
                 folder, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
-        self._check(info)
+        check_loaded(folder, model, info, POSITIONS, POSITIONS)
         self._limit = min(MAX_TOKENS, model.config.max_position_embeddings)
-        self._model: Any = model.to(device=device, dtype=getattr(torch, self.dtype)).eval()
+        self._net = model.to(device=device, dtype=getattr(torch, self.dtype)).eval()
 
-    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair; `references` are not used. A pair that is no text, or gets no number, fails."""
-        return score_distinct(pairs, self._compute)
-
-    def _compute(self, texts: list[Texts]) -> list[Score]:
-        failed = {text: reason for text in texts if (reason := unreadable(text))}
+    def _readings(self, texts: list[Texts]) -> dict[Texts, Reading]:
         # Both empty is 1 by ruling; one of them empty is the model's to judge, as in the official evaluators.
-        clean = {text: self._clean(text) for text in texts if text not in failed and any(text)}
-        found = read_pairs(clean.values(), self._tokenizer, self._forward, self._limit, longest_first, self.batch_size)
-        scores = []
-        for text in texts:
-            if text in failed:
-                scores.append(Score({}, failed[text]))
-            elif text not in clean:
-                scores.append(self._score(0, 1.0))
-            else:
-                scores.append(self._score(found[clean[text]].cut, found[clean[text]].value))
-        return scores
+        how = self.preprocess
+        clean = {(one, two): (preprocess(one, how), preprocess(two, how)) for one, two in texts if one or two}
+        found = self._read(clean.values(), longest_first)
+        return {text: found[clean[text]] if text in clean else Reading(1.0, 0) for text in texts}
 
-    def _clean(self, text: Texts) -> Texts:
-        reference, candidate = text
-        return preprocess(reference, self.preprocess), preprocess(candidate, self.preprocess)
-
-    def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        with inference(self._model.dtype, self._model.device):
-            moved = {name: part.to(self._model.device) for name, part in inputs.items()}
-            logits: Tensor = self._model(**moved).logits
-        return logits[:, 0].float().cpu()
-
-    def _score(self, truncated: int, value: float) -> Score:
-        if not math.isfinite(value):
-            return Score({}, f"the model gave {value}")
-        return Score({"truncated": float(truncated), "score": value})
-
-    def _check(self, info: dict[str, Any]) -> None:
-        """Refuse half a model: transformers would fill the rest with noise. `position_ids` is no weight."""
-        kinds = {
-            "lacks": info["missing_keys"],
-            "has the unknown": info["unexpected_keys"],
-            "has another shape of": info["mismatched_keys"],
-        }
-        for kind, keys in kinds.items():
-            wrong = sorted(key for key in keys if not key.endswith("position_ids"))
-            if wrong:
-                raise RequestError(
-                    f"metric {self.name}: expected the weights that config.json describes, but the checkpoint "
-                    f"{self.checkpoint!r} {kind} {wrong[0]}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
-                )
-
-    @property
-    def _source(self) -> str:
-        return str(EMBEDDED) if self.checkpoint == "embedded" else self.checkpoint
+    def _values(self, output: Any) -> Tensor:
+        return output.logits[:, 0]  # type: ignore[no-any-return]
 
     @cached_property
     def _folder(self) -> Path:
-        problem, folder = self.missing(), locate(self._source)
+        problem, folder = self.missing(), locate(self.source)
         if problem or folder is None:
             raise RequestError(f"metric {self.name}: {problem}")
         return folder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from harness.contracts import Pair, Score
-from harness.metrics._text import Texts, ruling, score_distinct
-from harness.metrics._words import Tokenizer, Words, missing_tokenizer, tokenizer_signature, words
+from harness.metrics._text import Texts, ruling
+from harness.metrics._words import Tokenizer, WordMetric, Words, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 MAXIMUM = 10.0
@@ -23,7 +23,7 @@ class Vectors(NamedTuple):
     length: int
 
 
-class Cider:
+class Cider(WordMetric):
     """CIDEr-D from 0 to 10 as pycocoevalcap has it (cider_scorer.py) for one reference per image.
 
     The mean over orders of clipped cosines, times a Gaussian of the difference in length. The document frequencies are
@@ -33,31 +33,24 @@ class Cider:
 
     values = ("cider",)
     needs = frozenset({"reference", "corpus"})
-    higher_is_better = True
 
     def __init__(self, name: str, tokenizer: Tokenizer, n: int, sigma: float) -> None:
-        self.name, self.tokenizer, self.n, self.sigma = name, tokenizer, n, sigma
+        super().__init__(name, tokenizer)
+        self.n, self.sigma = n, sigma
         self._corpus: tuple[Sequence[str], Counter[Words]] | None = None
 
-    def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
-        return missing_tokenizer(self.tokenizer)
-
     def signature(self) -> str:
-        """What a value depends on besides its texts and the references of the split."""
+        """Name, version and options: what a value depends on besides its texts and the references of the split."""
         return f"{self.name}|v={VERSION}|n={self.n}|sigma={self.sigma:g}|{tokenizer_signature(self.tokenizer)}"
-
-    def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
-        """Nothing to load."""
 
     def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
         """One score per pair."""
         if self._corpus is None or self._corpus[0] is not references:  # the same list for all parts of a split
             frequency = Counter(ngram for text in references for ngram in self._counts(text))
             self._corpus = (references, frequency)
-        return score_distinct(pairs, self._scores)
+        return super().score(pairs, references)
 
-    def _scores(self, texts: list[Texts]) -> list[Score]:
+    def _compute(self, texts: list[Texts]) -> list[Score]:
         vectors = {side: self._vectors(side) for side in dict.fromkeys(side for text in texts for side in text)}
         return [Score({"cider": self._value(text, *(vectors[side] for side in text))}) for text in texts]
 

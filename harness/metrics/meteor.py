@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from functools import lru_cache
+from importlib.metadata import version
 
-from harness.contracts import Pair, Score
-from harness.encoders.packages import missing_package, version
-from harness.metrics._text import Texts, ruling, score_distinct
-from harness.metrics._words import Tokenizer, tokenizer_signature, words
+from harness.contracts import Score
+from harness.encoders.checkpoint import missing_package
+from harness.metrics._text import ruling
+from harness.metrics._words import Tokenizer, WordMetric, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
 
 
-class Meteor:
+class Meteor(WordMetric):
     """NLTK's METEOR without WordNet: synonyms and paraphrases are NOT matched, so it is no METEOR 1.5.
 
     fmean = p r / (alpha p + (1 - alpha) r) over matched words, lowered by gamma (chunks / matches)^beta, where a chunk
@@ -21,19 +22,17 @@ class Meteor:
     """
 
     values = ("meteor",)
-    needs = frozenset({"reference"})
-    higher_is_better = True
 
     def __init__(self, name: str, tokenizer: Tokenizer, alpha: float, beta: float, gamma: float) -> None:
-        self.name, self.tokenizer = name, tokenizer
+        super().__init__(name, tokenizer)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here, None when it can."""
+        """Missing package and the command that helps; None when all is there."""
         return missing_package("nltk", "nltk")
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         options = f"alpha={self.alpha:g}|beta={self.beta:g}|gamma={self.gamma:g}"
         matchers = "matchers=exact,porter|synonyms=no|paraphrases=no"
         library = f"lib=nltk-{version('nltk')}"
@@ -43,19 +42,15 @@ class Meteor:
         """Make the stemmer; there is nothing to put on a device."""
         self._stemmer = _Stemmer()
 
-    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair; `references` are not used."""
-        return score_distinct(pairs, lambda texts: [self._score(text) for text in texts])
-
-    def _score(self, texts: Texts) -> Score:
+    def _score(self, reference: str, candidate: str) -> Score:
         from nltk.translate.meteor_score import single_meteor_score
 
-        ruled = ruling(*texts)
+        ruled = ruling(reference, candidate)
         if ruled is not None:
             return Score({"meteor": ruled})
-        reference, candidate = (words(text, self.tokenizer) for text in texts)
+        sides = [words(text, self.tokenizer) for text in (reference, candidate)]
         weights = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        value = single_meteor_score(reference, candidate, stemmer=self._stemmer, wordnet=_NoSynonyms(), **weights)
+        value = single_meteor_score(*sides, stemmer=self._stemmer, wordnet=_NoSynonyms(), **weights)
         return Score({"meteor": float(value)})
 
 

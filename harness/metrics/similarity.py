@@ -48,11 +48,11 @@ class Similarity:
             )
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and the command that helps; reads no weight."""
+        """Missing part and the command that helps; None when all is there. Reads no weight."""
         return self.checkpoint.missing()
 
     def signature(self) -> str:
-        """What a value depends on besides picture and text."""
+        """Name, version and options: what a value depends on besides picture and text."""
         clip = "yes" if self.clip_at_zero else "no"
         return f"{self.name}|v={VERSION}|{self.checkpoint.signature}|scale={self.scale:g}|clip_at_zero={clip}"
 

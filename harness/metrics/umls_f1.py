@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import MutableMapping
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from harness.contracts import RUNTIME, Pair, RequestError, Score
-from harness.encoders.files import hash_files
-from harness.encoders.packages import missing_package, version
-from harness.metrics._text import Texts, ruling, score_distinct
+from harness.contracts import RUNTIME, RequestError, Score
+from harness.encoders.checkpoint import hash_files, missing_package
+from harness.metrics._text import TextMetric, ruling
 
 if TYPE_CHECKING:
     from medcat.cat import CAT
@@ -41,8 +41,8 @@ MEDCON66 = frozenset(
 )
 
 
-class UmlsF1:
-    """F1 of two sets of unique concepts, 2|A∩B| / (|A|+|B|), 0 where neither text names one.
+class UmlsF1(TextMetric):
+    """F1 of two sets of unique concepts, 2|A∩B| / (|A|+|B|), 0 where neither text names one. Case tells US from us.
 
     Blind to side (left and right are no concepts), to negation ("no fracture" names a fracture), to sizes and counts.
     pack "embedded": about 200 common radiology concepts, looked up by name without disambiguation, so that "head of the
@@ -50,8 +50,6 @@ class UmlsF1:
     """
 
     values = ("n_reference", "n_candidate", "precision", "recall", "f1")
-    needs = frozenset({"reference"})
-    higher_is_better = True
 
     def __init__(
         self,
@@ -60,7 +58,8 @@ class UmlsF1:
         types: Literal["all", "medcon66"] | list[str],
         trust_pack: Annotated[bool, RUNTIME],
     ) -> None:
-        self.name, self.pack, self.types, self.trust_pack = name, pack, types, trust_pack
+        super().__init__(name)
+        self.pack, self.types, self.trust_pack = pack, types, trust_pack
         wrong = [tui for tui in self._types if not re.fullmatch(r"T\d{3}", tui)]
         if wrong or (isinstance(types, str) and types not in ("all", "medcon66")):
             raise RequestError(
@@ -70,7 +69,7 @@ class UmlsF1:
         self._found: dict[str, frozenset[str] | str] = {}
 
     def missing(self) -> str | None:
-        """Why the metric cannot run here and what helps; loads nothing."""
+        """Missing part and what helps; None when all is there. Loads nothing."""
         package = missing_package("medcat", "medcat>=2.9,<3")
         if package or self.pack == "embedded":
             return package
@@ -87,7 +86,7 @@ class UmlsF1:
         return None
 
     def signature(self) -> str:
-        """What a value depends on besides its texts."""
+        """Name, version and options: what a value depends on besides its texts."""
         types = self.types if isinstance(self.types, str) else ",".join(sorted(set(self.types)))
         return f"{self.name}|v={VERSION}|lib=medcat-{version('medcat')}|pack={self._digest}|types={types}"
 
@@ -103,10 +102,6 @@ class UmlsF1:
         else:
             self._scratch = TemporaryDirectory(prefix="medcat-")  # lives as long as the metric
             self._cat = _medcat.open_pack(self._source, Path(self._scratch.name))
-
-    def score(self, pairs: Sequence[Pair], references: Sequence[str]) -> list[Score]:
-        """One score per pair; `references` are not used. Texts go in raw: case tells US from us."""
-        return score_distinct(pairs, lambda texts: [self._score(text) for text in texts])
 
     def concepts(self, text: str) -> frozenset[str] | str:
         """CUIs of the chosen types, or why MedCAT failed. Each distinct text is read once in the metric's life."""
@@ -124,20 +119,17 @@ class UmlsF1:
         # Filtering afterwards equals filtering in the linker: a name's winner is dropped, never replaced.
         return frozenset(cui for cui, types in found.items() if self.types == "all" or types & self._types)
 
-    def _score(self, texts: Texts) -> Score:
-        reference, candidate = (self.concepts(text) for text in texts)
-        if isinstance(reference, str):
-            return Score({}, f"reference: {reference}")
-        if isinstance(candidate, str):
-            return Score({}, f"candidate: {candidate}")
-        common = len(reference & candidate)
-        ruled = ruling(*texts)
-        if ruled is None:
-            sizes = (len(candidate), len(reference), (len(candidate) + len(reference)) / 2)
-            rates = [common / size if size else 0.0 for size in sizes]
-        else:
-            rates = [ruled] * 3
-        return Score(dict(zip(self.values, [float(len(reference)), float(len(candidate)), *rates], strict=True)))
+    def _score(self, reference: str, candidate: str) -> Score:
+        right, said = self.concepts(reference), self.concepts(candidate)
+        if isinstance(right, str):
+            return Score({}, f"reference: {right}")
+        if isinstance(said, str):
+            return Score({}, f"candidate: {said}")
+        ruled = ruling(reference, candidate)
+        sizes = (len(said), len(right), (len(said) + len(right)) / 2)
+        shares = [len(right & said) / size if size else 0.0 for size in sizes]
+        rates = shares if ruled is None else [ruled] * 3
+        return Score(dict(zip(self.values, [float(len(right)), float(len(said)), *rates], strict=True)))
 
     @property
     def _types(self) -> frozenset[str]:

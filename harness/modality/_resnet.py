@@ -13,8 +13,7 @@ from safetensors import SafetensorError
 from transformers import ConvNextImageProcessor, ResNetForImageClassification
 
 from harness.contracts import RequestError
-from harness.encoders.checkpoint import quiet
-from harness.encoders.files import hash_files
+from harness.encoders.checkpoint import hash_files, quiet
 
 CONFIG, WEIGHTS, PIXELS = "config.json", "model.safetensors", "preprocessor_config.json"
 FILES = (CONFIG, WEIGHTS, PIXELS)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
-from harness.contracts import RUNTIME, ImageError, RequestError, Sample
+from harness.contracts import RUNTIME, ImageError, NonNegative, Positive, RequestError, Sample
 from harness.modality import _resnet
 
 HEAD = "classifier."  # names of the weights that an ImageNet checkpoint has for other classes
@@ -33,12 +34,12 @@ class ResNetClassifier:
         hub: Annotated[str | None, RUNTIME],
         revision: Annotated[str | None, RUNTIME],
         channels: list[int] | None,
-        size: int,
-        epochs: int,
-        batch_size: int,
+        size: Annotated[int, Ge(32)],
+        epochs: Positive,
+        batch_size: Annotated[int, Ge(2)],
         learning_rate: float,
         weight_decay: float,
-        workers: Annotated[int, RUNTIME],
+        workers: Annotated[NonNegative, RUNTIME],
     ) -> None:
         self.name, self.hub, self.revision, self.channels, self.size = name, hub, revision, channels, size
         self.epochs, self.batch_size, self.workers = epochs, batch_size, workers
@@ -46,9 +47,6 @@ class ResNetClassifier:
         self.network: _resnet.Network | None = None
         if (hub is None) == (not channels):
             raise RequestError("classifier: expected either hub (a checkpoint) or channels (a new network), not both")
-        for key, value, least in (("size", size, 32), ("epochs", epochs, 1), ("batch_size", batch_size, 2)):
-            if value < least:
-                raise RequestError(f"classifier.{key}: expected {least} or more, got {value}")
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint that the training starts from; "random" without one."""

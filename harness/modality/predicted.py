@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from annotated_types import Ge, Lt
 
-from harness.contracts import RUNTIME, ImageError, ImageSource, RequestError, Sample
+from harness.contracts import RUNTIME, ImageError, ImageSource, Positive, RequestError, Sample
 from harness.modality import _resnet
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -26,17 +27,13 @@ class Predicted:
         self,
         name: str,
         checkpoint: Annotated[str | None, RUNTIME],
-        least: float,
-        batch_size: Annotated[int, RUNTIME],
+        least: Annotated[float, Ge(0), Lt(1)],
+        batch_size: Annotated[Positive, RUNTIME],
         device: Annotated[str, RUNTIME],
     ) -> None:
         self.name, self.checkpoint, self.least = name, checkpoint, least
         self.batch_size, self.device = batch_size, device
         self._known: dict[str, str | None] = {}
-        if not 0 <= least < 1:
-            raise RequestError(f"modality.least: expected a confidence from 0 to below 1, got {least}")
-        if batch_size < 1:
-            raise RequestError(f"modality.batch_size: expected 1 or more, got {batch_size}")
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files. Raises RequestError when there is none."""

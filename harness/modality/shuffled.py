@@ -5,16 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from harness.contracts import UNKNOWN, RequestError, Sample
+from harness.contracts import UNKNOWN, NonNegative, Sample
 
 
 class Shuffled:
     """A control: a captioner that gains from these labels gains from their words, not from knowing the picture."""
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: NonNegative) -> None:
         self.name, self.seed = name, seed
-        if seed < 0:
-            raise RequestError(f"modality.seed: expected 0 or more, got {seed}")
 
     def labels(self, samples: Sequence[Sample]) -> list[str | None]:
         """A permutation of the known labels over the samples that have one, the same for the same seed and split."""

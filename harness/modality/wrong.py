@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from harness.contracts import UNKNOWN, RequestError, Sample
+from harness.contracts import UNKNOWN, NonNegative, RequestError, Sample
 
 
 class Wrong:
@@ -14,10 +14,8 @@ class Wrong:
     Raises RequestError on a split with a single modality: there is no other label to give.
     """
 
-    def __init__(self, name: str, seed: int) -> None:
+    def __init__(self, name: str, seed: NonNegative) -> None:
         self.name, self.seed = name, seed
-        if seed < 0:
-            raise RequestError(f"modality.seed: expected 0 or more, got {seed}")
 
     def labels(self, samples: Sequence[Sample]) -> list[str | None]:
         """Never the sample's own label; drawn by seed and id, so that another sample changes no label."""

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness.page import details
 from harness.page.figures import Plot, drawing, save
 from harness.page.plots import plots
-from harness.page.standing import LEVEL, MEANING, filters, leaderboard, summary
+from harness.page.standing import LEVEL, filters, leaderboard, summary
 from harness.page.study import Study
 
 ROWS = 40  # of the matrix of pairs
@@ -33,7 +33,7 @@ def parts(study: Study, folder: Path, gallery: Mapping[str, Any] | None, why: st
         for section, plot in plots(study):
             drawn.setdefault(section, []).append(Drawn(plot, Markup(save(plot, folder))))
     return {
-        "title": study.board.group.title,
+        "title": study.board.key.title,
         "note": study.board.note,
         "newest": study.board.newest,
         "summary": summary(study),
@@ -41,8 +41,9 @@ def parts(study: Study, folder: Path, gallery: Mapping[str, Any] | None, why: st
         "filters": filters(study),
         "several": len({row["model"] for row in study.rows}) < len(study.rows),
         "primary": study.primary,
-        "meaning": {name: MEANING[name] for name in study.measures if name in MEANING},
-        "blank": study.board.blank,
+        "lower": study.primary in study.board.lower,
+        "meaning": study.meanings,
+        "unfilled": study.board.unfilled,
         "level": LEVEL,
         "drawn": drawn,
         "significance": "significance" in study.tables,

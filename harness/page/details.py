@@ -24,7 +24,6 @@ from harness.page.grid import (
 )
 from harness.page.study import Study, mean_of
 from harness.store.runs import Run
-from harness.tables.columns import AVERAGES
 
 SHOWN = 50  # failed samples that are named
 COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct")
@@ -40,7 +39,7 @@ def ablation(study: Study) -> list[Grid]:
     table = study.tables.get("ablation")
     if table is None:
         return []
-    whole = table[(table["by"] == "all") & table["metric"].isin((*AVERAGES, study.primary))]
+    whole = table[(table["by"] == "all") & table["metric"].isin((*study.board.headlines, study.primary))]
     by_group = table[(table["by"] != "all") & (table["metric"] == study.primary)]
     grids = []
     if len(whole):
@@ -178,9 +177,9 @@ def _noteworthy(run: Run) -> bool:
 
 
 def _lost(study: Study, run: Run) -> list[list[Cell]]:
-    failed = [row for row in run.read() if row["status"] != "ok"][:SHOWN]
+    failed = [row for row in run.read() if row.status != "ok"][:SHOWN]
     label = study.called.get(run.folder, run.folder.name)
-    return [[text(label), text(row["id"]), text(row.get("error"))] for row in failed]
+    return [[text(label), text(row.id), text(row.error)] for row in failed]
 
 
 def _rejected(run: Run) -> Iterable[Mapping[str, Any]]:
@@ -216,12 +215,12 @@ def runs(study: Study) -> Grid:
 
 def origin(study: Study) -> list[tuple[str, Pairs]]:
     """Data, metrics, commands and environment in words; groups without anything are left out."""
-    group = study.board.group
-    protocol = f"{study.protocol['name']}, version {study.protocol['version']}"
+    key = study.board.key
+    protocol = f"{key.protocol}, version {study.board.protocol['version']}"
     newest = max(study.board.runs, key=lambda run: str(run.row.get("finished_at") or ""))
     node = (newest.manifest.get("config") or {}).get("dataset") or {}
-    data = [("dataset", group.dataset), ("split", group.split), ("fingerprint", group.data), ("weights", group.weights)]
-    data += [(f"dataset.{key}", _plain(value)) for key, value in node.items()]
+    data = [("dataset", key.dataset), ("split", key.split), ("fingerprint", key.data), ("weights", key.weights)]
+    data += [(f"dataset.{name}", _plain(value)) for name, value in node.items()]
     environment = newest.manifest.get("environment") or {}
     machine = [(name, str(environment[name])) for name in ("python", "platform") if name in environment]
     packages = [(str(name), str(version)) for name, version in (environment.get("packages") or {}).items()]
@@ -237,7 +236,7 @@ def origin(study: Study) -> list[tuple[str, Pairs]]:
 def _signatures(study: Study) -> Pairs:
     found: dict[str, list[str]] = {}
     for run in study.board.runs:
-        for name, column in run.protocols.get(study.board.group.protocol, {}).get("columns", {}).items():
+        for name, column in run.protocols.get(study.board.key.protocol, {}).get("columns", {}).items():
             signature = str(column.get("signature") or f"blank: {column.get('missing', 'not scored')}")
             if signature not in found.setdefault(name, []):
                 found[name].append(signature)

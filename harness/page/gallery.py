@@ -85,12 +85,12 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
 def _row(study: Study, row: Mapping[str, Any], chosen: Chosen) -> tuple[list[str | None], list[list[float | None]]]:
     """Captions of one row, from its first seed, and the scores of just these captions, by sample."""
     run = study.scored(row)[0]
-    places, record = list(chosen.places), run.protocols[study.board.group.protocol]
-    captions = {made["id"]: made["caption"] for made in run.read()}
+    places, record = list(chosen.places), run.protocols[study.board.key.protocol]
+    captions = {made.id: made.caption for made in run.read()}
     averages = record["protocol"]["averages"]
     values = add_averages(protocol_values(run, record).iloc[places], averages).reindex(columns=list(study.measures))
     numbers = [[round(v, DIGITS) if given(v) else None for v in line] for line in values.to_numpy(float).tolist()]
-    return [captions.get(study.samples[place]["id"]) for place in places], numbers
+    return [captions.get(study.samples[place].id) for place in places], numbers
 
 
 Rows = tuple[Sequence[str | None], Sequence[Sequence[float | None]]]
@@ -101,10 +101,10 @@ def _sample(study: Study, place: int, chosen: Chosen, sign: int, rows: Rows) -> 
     sample = study.samples[place]
     mean, spread = sign * float(chosen.mean[place]), float(chosen.spread[place])
     return {
-        "id": str(sample["id"]),
-        "modality": str(sample.get("modality") or "unknown"),
-        "concepts": [str(concept) for concept in sample.get("concepts") or ()],
-        "reference": str(sample["reference"]),
+        "id": str(sample.id),
+        "modality": str(sample.modality),
+        "concepts": [str(concept) for concept in sample.concepts or ()],
+        "reference": str(sample.reference),
         "why": list(chosen.places[place]),
         "mean": round(mean, DIGITS) if mean == mean else None,
         "spread": round(spread, DIGITS) if spread == spread else None,

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from harness.page.figures import DARK, INK, LIGHT, PALETTE, PAPER, Plot, blank, plain
 from harness.page.study import Study, given
+from harness.tables import stats
+from harness.tables.boards import Ranked
+from harness.tables.columns import SEED
 
 MARKERS = ("o", "s", "p", "D", "h", "8")  # all with room for a number
 CLASSES = ("LVLM", "SVLM", "baseline", "control")
@@ -56,7 +59,7 @@ def efficiency(study: Study, column: str) -> Iterator[Plot]:
         own = [row for row in rows if row["class"] == kind]
         _points(axes, study.primary, own, [row[column] / scale for row in own], place, kind)
     _cost_scale(axes, [row[column] / scale for row in rows])
-    axes.set(title=title, xlabel=label, ylabel=study.primary)
+    axes.set(title=title, xlabel=label, ylabel=_axis(study))
     axes.grid(visible=True, linewidth=0.6)
     if len(kinds) > 1:
         axes.legend(fontsize=8, ncols=len(kinds), loc="upper center", bbox_to_anchor=(0.5, -0.2), handletextpad=0.2)
@@ -69,6 +72,10 @@ def efficiency(study: Study, column: str) -> Iterator[Plot]:
         f"{best['label']}, has {best[study.primary]:.3f} at {best[column] / scale:.3g} ({label})."
     )
     yield Plot(f"efficiency_{name}", title, text, table, figure)
+
+
+def _axis(study: Study) -> str:
+    return f"{study.primary} (less is better)" if study.primary in study.board.lower else study.primary
 
 
 def _points(
@@ -109,12 +116,12 @@ def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
 
 def complexity(study: Study) -> Iterator[Plot]:
     """The ranking column by length of the reference and by its number of concepts, for the best rows."""
-    words = np.array([len(str(sample["reference"]).split()) for sample in study.samples])
+    words = np.array([len(str(sample.reference).split()) for sample in study.samples])
     yield from _lines(
         study, "caption_length", "Score by length of the reference", "words in the reference", _bins(words)
     )
-    if study.samples and all("concepts" in sample for sample in study.samples):
-        counts = np.array([len(sample["concepts"]) for sample in study.samples])
+    if study.samples and all(sample.concepts is not None for sample in study.samples):
+        counts = np.array([len(sample.concepts or ()) for sample in study.samples])
         groups = {f"{n}+" if n == MANY else str(n): (float(n), _at(counts, n)) for n in range(MANY + 1)}
         label = "medical concepts in the reference"
         yield from _lines(study, "concepts", "Score by number of concepts", label, groups)
@@ -140,8 +147,7 @@ def _at(counts: NDArray[np.int64], number: int) -> NDArray[np.bool_]:
 def _lines(study: Study, name: str, title: str, label: str, groups: Groups) -> Iterator[Plot]:
     ranked = study.board.ranked
     assert ranked is not None
-    values = study.values(study.primary)
-    known = ~np.isnan(values[0])
+    known, column = ranked.used, ranked.columns.index(study.primary)
     groups = {group: (at, mask & known) for group, (at, mask) in groups.items() if (mask & known).sum() > 1}
     if len(groups) < 2:
         return
@@ -151,20 +157,28 @@ def _lines(study: Study, name: str, title: str, label: str, groups: Groups) -> I
     table = pd.DataFrame({label: list(groups), "samples": [int(mask.sum()) for _, mask in groups.values()]})
     step = (at.max() - at.min()) / 100
     for order, row in enumerate(rows):
-        mean = np.array([values[row, mask].mean() for _, mask in groups.values()])
-        error = np.array([1.96 * values[row, mask].std(ddof=1) / np.sqrt(mask.sum()) for _, mask in groups.values()])
+        found = [_interval(ranked, row, mask[known], column) for _, mask in groups.values()]
+        mean, low, high = np.array(found).T
+        error = np.stack([mean - low, high - mean]).clip(min=0)
         shown = plain(study.label(ranked.rows[row]))
         shifted = at + (order - (len(rows) - 1) / 2) * step  # intervals side by side
         style: dict[str, Any] = {"color": PALETTE[order], "marker": MARKERS[order], "markersize": 4.5, "linewidth": 1.3}
         axes.errorbar(shifted, mean, error, label=shown, elinewidth=0.8, capsize=2, **style)
         table[shown] = mean
-    axes.set(title=title, xlabel=label, ylabel=study.primary)
+    axes.set(title=title, xlabel=label, ylabel=_axis(study))
     axes.set_xticks(at, list(groups))
     axes.grid(visible=True, axis="y", linewidth=0.6)
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     over = f"over {int(known.sum())} samples in {len(groups)} groups"
     text = f"{title} for the best {len(rows)} rows: means with 95 % intervals {over}."
     yield Plot(name, title, text, table, figure)
+
+
+def _interval(ranked: Ranked, row: int, mask: NDArray[np.bool_], column: int) -> tuple[float, float, float]:
+    """A row's value over some of the samples, and its 95 % bootstrap interval."""
+    statistics = ranked.statistics[[row]][:, mask]
+    low, high = stats.interval(stats.resampled(statistics, len(ranked.resampled), SEED, ranked.formula))
+    return ranked.formula(statistics.mean(axis=1))[0, column], low[0, column], high[0, column]
 
 
 # ---------------------------------------------------------------- heat maps
@@ -182,8 +196,11 @@ def modality(study: Study) -> Iterator[Plot]:
     wide.columns = pd.Index([plain(f"{group} ({counts[group]:,})") for group in wide.columns])
     wide.index = pd.Index([plain(study.label(name)) for name in names])
     title = f"{study.primary} by modality (samples)".capitalize()
-    figure = _heat(wide, title, "cividis", (float(np.nanmin(wide)), float(np.nanmax(wide))))
-    text = f"Mean {study.primary} of {len(names)} rows for each of {wide.shape[1]} modalities; brighter is higher."
+    lower = study.primary in study.board.lower
+    limits = (float(np.nanmin(wide)), float(np.nanmax(wide)))
+    figure = _heat(wide, title, "cividis_r" if lower else "cividis", limits)
+    bright = "lower, which is better" if lower else "higher"
+    text = f"{study.primary} of {len(names)} rows for each of {wide.shape[1]} modalities; brighter is {bright}."
     yield Plot("modality", title, text, wide.reset_index(names="row"), figure, wide=True)
 
 

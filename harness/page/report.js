@@ -180,10 +180,12 @@
   };
 
   let shown = atOnce;
+  const sign = gallery.lower.includes(gallery.by) ? -1 : 1;
+  const good = (sample) => (sample.mean === null ? null : sign * sample.mean);
   const orders = {
     split: (a, b) => a.place - b.place,
-    best: (a, b) => (b.mean ?? -Infinity) - (a.mean ?? -Infinity),
-    worst: (a, b) => (a.mean ?? Infinity) - (b.mean ?? Infinity),
+    best: (a, b) => (good(b) ?? -Infinity) - (good(a) ?? -Infinity),
+    worst: (a, b) => (good(a) ?? Infinity) - (good(b) ?? Infinity),
     disagreed: (a, b) => (b.spread ?? -1) - (a.spread ?? -1),
   };
   const draw = () => {

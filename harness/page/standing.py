@@ -24,22 +24,10 @@ from harness.page.grid import (
     with_interval,
 )
 from harness.page.study import GAIN, Study, blank_words, given, mean_of
-from harness.tables.columns import AVERAGES
 
 LEVEL = 0.05
 NAMED = 4  # rows in a sentence
 FACTS = ("class", "strategy", "prompt", "modality")  # what can be filtered by
-MEANING = {
-    "overall": "mean of relevance and factuality; ranks the rows",
-    "relevance": "mean of Similarity, BERTScore, ROUGE and BLEURT: does the caption say what the reference says",
-    "factuality": "mean of UMLS F1 and AlignScore: are the medical facts right",
-    "similarity": "agreement of picture and caption in a medical image-text model",
-    "bertscore": "words of caption and reference matched by meaning",
-    "rouge": "words that caption and reference share",
-    "bleurt": "a model trained on human ratings of likeness",
-    "umls_f1": "medical concepts that caption and reference share",
-    "alignscore": "whether the reference supports what the caption says",
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,8 @@ def _against(study: Study, best: Mapping[str, Any]) -> list[Fact]:
     own = table[(table["metric"] == study.primary) & (table["row"] == best["name"])]
     if not len(own):
         return []
-    beaten = (own["difference"] > 0) & (own["p_holm"] < LEVEL)
+    sign = -1 if study.primary in study.board.lower else 1
+    beaten = (sign * own["difference"] > 0) & (own["p_holm"] < LEVEL)
     names, question = ", ".join(sorted(set(own["control"]))), "Better than no captioner?"
     if beaten.all():
         return [Fact(question, "yes", f"Better than every control: {names} (p < {LEVEL}, corrected).")]
@@ -135,11 +124,11 @@ def _quicker(study: Study, best: Mapping[str, Any]) -> str:
 
 
 def _over(study: Study) -> Fact:
-    group, rows = study.board.group, study.rows
+    key, rows = study.board.key, study.rows
     n = max((int(row["n"]) for row in rows if given(row["n"])), default=0)
     left = sum(not given(row["rank"]) and not row["control"] for row in rows)
     unranked = f"; {left} incomplete and not ranked" if left else ""
-    detail = f"{group.dataset}, split {group.split}, weights {group.weights}, protocol {group.protocol}"
+    detail = f"{key.dataset}, split {key.split}, weights {key.weights}, protocol {key.protocol}"
     return Fact("Measured on what?", f"{n:,} samples", f"{detail}; {len(study.ranked)} rows ranked{unranked}.")
 
 
@@ -153,14 +142,16 @@ def leaderboard(study: Study) -> Grid:
     gains = [str(c) for c in table if str(c).startswith(GAIN)]
     columns = [Column("rank", ascending=True, hint="with the ranks that are plausible"), Column("model", number=False)]
     columns += [Column(_words(name), number=False) for name in named]
-    columns += [_measure(study, name) for name in study.measures if name in AVERAGES]
-    columns += [Column(f"over {name.removeprefix(GAIN)}", hint="what it has over this control") for name in gains]
+    columns += [_measure(study, name) for name in study.measures if name in study.board.headlines]
+    columns += [
+        Column(f"over {name.removeprefix(GAIN)}", hint="by how much it is better than this control") for name in gains
+    ]
     columns += [
         Column("captions/s"),
         Column("trained %", hint="share of the weights that were trained", ascending=True),
         Column("memory", hint="peak while captioning", ascending=True),
         *([Column("seeds")] if table["seeds"].nunique() > 1 else []),
-        *(_measure(study, name) for name in study.measures if name not in AVERAGES),
+        *(_measure(study, name) for name in study.measures if name not in study.board.headlines),
         *([Column("n", hint="samples")] if _lengths(study) > 1 else []),
     ]
     scales = {name: _scale(study, name) for name in study.measures}
@@ -179,8 +170,7 @@ def _lengths(study: Study) -> int:
 
 def _measure(study: Study, name: str) -> Column:
     less = name in study.board.lower
-    hint = MEANING.get(name, "") or f"further metric {name}"
-    return Column(_words(name), hint=hint + ("; less is better" if less else ""), ascending=less)
+    return Column(_words(name), hint=study.meanings[name] + ("; less is better" if less else ""), ascending=less)
 
 
 def _words(name: str) -> str:
@@ -203,11 +193,11 @@ def _row(
         name: with_interval(row[name], row.get(f"{name}_ci_low"), row.get(f"{name}_ci_high"), scales[name])
         for name in study.measures
     }
-    cells += [cell for name, cell in scores.items() if name in AVERAGES]
+    cells += [cell for name, cell in scores.items() if name in study.board.headlines]
     cells += [number(row[name], sign=True) for name in gains]
     cells += [short(row["captions_per_s"]), short(row["params_trained_pct"]), size(row["peak_memory_bytes"])]
     cells += [number(row["seeds"], 0)] if study.captioners["seeds"].nunique() > 1 else []
-    cells += [cell for name, cell in scores.items() if name not in AVERAGES]
+    cells += [cell for name, cell in scores.items() if name not in study.board.headlines]
     cells += [number(row["n"], 0)] if _lengths(study) > 1 else []
     return Row(cells, {name: str(row[name]) for name in ("model", *FACTS)})
 

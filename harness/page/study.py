@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.choices import first_comment
+from harness.store import JournalRow
 from harness.store.runs import Run
 from harness.store.scores import Array
-from harness.tables.boards import Board, Group
-from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, METRIC_COLUMNS, ROW_COLUMNS
-from harness.tables.labels import labels, row_name
+from harness.tables.boards import Board, BoardKey
+from harness.tables.columns import BOARD_COLUMNS, ROW_COLUMNS
+from harness.tables.labels import BLANK, row_name
 
 BESIDE = ("significance", "agreement", "subgroups", "ablation", "controls")
 """Tables of a results folder that the page shows where they are there."""
-BLANK = "blank"  # the control that is a captioner on pictures without anything on them
 GAIN = "gain_"  # columns of what a row has over a control
 
 
@@ -30,27 +31,38 @@ class Study:
     board: Board
     tables: Mapping[str, pd.DataFrame]
 
-    @cached_property
-    def protocol(self) -> Mapping[str, Any]:
-        """The protocol as it was recorded with the scores: primary, averages, note, version."""
-        name = self.board.group.protocol
-        found: Mapping[str, Any] = next(r.protocols[name] for r in self.board.runs if name in r.protocols)["protocol"]
-        return found
-
     @property
     def primary(self) -> str:
-        """The column that ranks; where it is blank, the first column that all ranked rows have."""
-        wanted = str(self.protocol["primary"])
+        """The column that ranks; where it has no values, the first column that all ranked rows have."""
+        wanted = self.board.primary
         known = self.board.ranked.columns if self.board.ranked else self.measures
         return wanted if wanted in known else next((name for name in self.measures if name in known), wanted)
 
     @cached_property
     def measures(self) -> tuple[str, ...]:
-        """Columns with values: averages from the widest on, the six metrics, further ones."""
-        known = (AVERAGES[-1], *AVERAGES[:-1], *METRIC_COLUMNS)
-        further = (c for c in self.board.table if c not in (*LEADERBOARD_COLUMNS, "control") and GAIN not in str(c))
+        """Columns with values: the one that ranks, the averages, those of the protocol in its order, further ones."""
+        further = (name for run in self.board.runs for name in self._scored_columns(run))
+        known = dict.fromkeys((*self.board.headlines, *self.board.protocol["columns"], *further))
         table = self.board.table
-        return tuple(str(c) for c in (*known, *further) if c in table and table[c].notna().any())
+        return tuple(name for name in known if name in table and table[name].notna().any())
+
+    def _scored_columns(self, run: Run) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = run.protocols.get(self.board.key.protocol, {}).get("columns", {})
+        return found
+
+    @cached_property
+    def meanings(self) -> dict[str, str]:
+        """What the columns say, in words: averages by their parts, the others as their metric's file in conf says."""
+        protocol, found = self.board.protocol, {}
+        for name in self.measures:
+            if name in protocol["averages"]:
+                *parts, last = protocol["averages"][name]
+                found[name] = f"mean of {', '.join(parts)} and {last}" if parts else f"the same as {last}"
+            else:
+                metric = str(protocol["columns"].get(name, {}).get("metric", name))
+                found[name] = first_comment("metric", metric) or f"by the metric {metric}"
+            found[name] += "; ranks the rows" if name == self.board.primary else ""
+        return found
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -94,16 +106,7 @@ class Study:
     @cached_property
     def _members(self) -> dict[tuple[str, str], list[Run]]:
         """(row name, control) -> its runs, by seed. A captioner and itself on blank pictures have one name."""
-        seeing, controls = (_variants(self.board.runs, controls=flag) for flag in (False, True))
-        names = labels({key: members[0] for key, members in seeing.items()})
-        for key, cells in labels({key: members[0] for key, members in controls.items()}).items():
-            twin = names.get(str(controls[key][0].manifest.get("seeing")), {})
-            names[key] = {**cells, **{name: twin[name] for name in ("strategy",) if name in twin}}
-        found: dict[tuple[str, str], list[Run]] = {}
-        for key, members in (seeing | controls).items():
-            place = (row_name(names[key][column] for column in ROW_COLUMNS), control_of(members[0]))
-            found[place] = sorted(members, key=_seed)
-        return found
+        return {(one.name, one.control): sorted(one.runs, key=_seed) for one in self.board.variants}
 
     def members(self, row: Mapping[str, Any]) -> list[Run]:
         """The runs of a row, by seed."""
@@ -111,7 +114,7 @@ class Study:
 
     def scored(self, row: Mapping[str, Any]) -> list[Run]:
         """Those that have captions and scores under this protocol."""
-        protocol = self.board.group.protocol
+        protocol = self.board.key.protocol
         return [run for run in self.members(row) if run.status != "failed" and protocol in run.protocols]
 
     @cached_property
@@ -123,27 +126,27 @@ class Study:
         return found
 
     @cached_property
-    def samples(self) -> list[dict[str, Any]]:
+    def samples(self) -> list[JournalRow]:
         """id, modality, reference, concepts of every sample, as the newest ranked run has them."""
         run = self.board.ranked.newest if self.board.ranked else None
         return run.read() if run else []
 
     def values(self, column: str) -> Array:
-        """Per-sample values of the ranked rows [rows, samples], NaN for samples that not all of them have."""
+        """Values of each sample of the ranked rows [rows, samples], NaN for samples that not all of them have."""
         ranked = self.board.ranked
         assert ranked is not None, "asked for where rows are ranked"
         values = np.full((len(ranked.rows), len(ranked.used)), np.nan)
-        values[:, ranked.used] = ranked.values[:, :, ranked.columns.index(column)]
+        values[:, ranked.used] = ranked.own[:, :, ranked.columns.index(column)]
         return values
 
 
-def read_tables(results: Path, group: Group) -> dict[str, pd.DataFrame]:
+def read_tables(results: Path, key: BoardKey) -> dict[str, pd.DataFrame]:
     """The rows about a board of each table that is there."""
     found = {}
     for name in BESIDE:
         path = results / f"{name}.csv"
         if path.is_file():
-            table = about(read_table(path), group)
+            table = about(read_table(path), key)
             if len(table):
                 found[name] = table
     return found
@@ -157,10 +160,10 @@ def read_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
 
 
-def about(table: pd.DataFrame, group: Group) -> pd.DataFrame:
+def about(table: pd.DataFrame, key: BoardKey) -> pd.DataFrame:
     """The rows about a board."""
     mask = pd.Series(data=True, index=table.index)
-    for column, value in group.cells.items():
+    for column, value in key.cells.items():
         if column in table:
             mask &= table[column] == value
     return table[mask].reset_index(drop=True)
@@ -174,19 +177,6 @@ def given(value: Any) -> bool:
 def blank_words(control: str) -> str:
     """What is said behind the name of a captioner that sees blank pictures: it has the name of the one that sees."""
     return " (blank pictures)" if control == BLANK else ""
-
-
-def control_of(run: Run) -> str:
-    """The control that a run is; empty for a captioner's."""
-    return str(run.row.get("control") or "")
-
-
-def _variants(runs: Iterable[Run], *, controls: bool) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        if bool(control_of(run)) == controls:
-            found.setdefault(str(run.manifest.get("variant")), []).append(run)
-    return found
 
 
 def _seed(run: Run) -> tuple[int, str]:

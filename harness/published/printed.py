@@ -14,6 +14,9 @@ import pandas as pd
 
 DOI = "10.3390/bioengineering12121330"
 DATASET, SPLIT, SAMPLES = "rocov2", "test", 19_267
+METRICS = ("similarity", "bertscore", "rouge", "bleurt", "umls_f1", "alignscore")
+AVERAGES = ("relevance", "factuality", "overall")
+SCORES = (*METRICS, *AVERAGES)
 ROUNDING = 1e-3  # printed to 3 digits: half a digit for an average, and at most as much for the mean of its parts
 EXACT = 1e-9  # what the arithmetic itself may be off by
 

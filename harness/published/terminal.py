@@ -6,28 +6,24 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from harness.machine.terminal import console
+from harness.machine.terminal import console, table
 from harness.published import printed
 from harness.tables.boards import Board
-from harness.tables.columns import AVERAGES, METRIC_COLUMNS
 
-SCORES = (*METRIC_COLUMNS, *AVERAGES)
+SCORES = printed.SCORES
 TITLES = {"leaderboard": "published leaderboard", "modality_ablation": "published effect of the modality in the prompt"}
 
 
 def published(table: pd.DataFrame, findings: Sequence[printed.Finding]) -> None:
     """The printed scores; an average that is not what follows from them has the recomputed value behind it."""
     for name, title in TITLES.items():
-        shown = _table(f"{title} (doi {printed.DOI})", ("model", "configuration", *SCORES))
+        rows = []
         part = table[table["table"] == name]
         for (model, configuration), cells in part.groupby(["model", "configuration"], sort=False):
             by = _by_metric(cells)
-            shown.add_row(str(model), str(configuration), *(_printed(by[metric]) for metric in SCORES))
-        console.print(shown, soft_wrap=False)
+            rows.append([str(model), str(configuration), *(_printed(by[metric]) for metric in SCORES)])
+        _print(f"{title} (doi {printed.DOI})", rows)
     console.print("averages: as printed -> recomputed from the printed metrics, where rounding does not explain it")
     console.print(f"{len(findings)} inconsistent cells, not the mean of the values printed beside them:")
     for number, finding in enumerate(findings, start=1):
@@ -57,38 +53,38 @@ def no_board(protocol: str, titles: Sequence[str]) -> None:
 def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
     """Our rows below the published ones, each score with its difference."""
     if rows.empty:
-        console.print(f"\n{board.group.title}: no row of a published captioner without a modality label", markup=False)
+        console.print(f"\n{board.key.title}: no row of a published captioner without a modality label", markup=False)
         return
     if obstacles:
         console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:", markup=False)
         for obstacle in obstacles:
             console.print(f"  {obstacle}", markup=False)
-    shown = _table(f"ours beside the published: {board.group.title}", ("model", "configuration", *SCORES))
+    lines: list[list[str]] = []
     for model, part in rows.groupby("model", sort=False):
         published = part.drop_duplicates("metric").set_index("metric")["published"]
-        shown.add_row(str(model), "published", *(f"{published[metric]:.3f}" for metric in SCORES))
+        lines.append([str(model), "published", *(f"{published[metric]:.3f}" for metric in SCORES)])
         for name, cells in part.groupby("configuration", sort=False):
             by = _by_metric(cells)
-            shown.add_row("", escape(str(name)), *(_value(by[metric], ".3f") for metric in SCORES))
-        shown.add_section()
-    console.print(shown, soft_wrap=False)
+            lines.append(["", str(name), *(_value(by[metric], ".3f") for metric in SCORES)])
+        lines.append([])
+    _print(f"ours beside the published: {board.key.title}", lines)
     for note in rows["note"].str.partition("; the published")[0].unique() if not obstacles else ():
         console.print(note, markup=False)
 
 
 def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
     """Changes by the modality label in percent: as printed, recomputed, and ours."""
-    shown = _table("change by the modality in the prompt, percent", ("model", "configuration", *SCORES))
+    lines: list[list[str]] = []
     for model, part in table.groupby("model", sort=False):
         for name, cells in part.groupby("configuration", sort=False):
             by = _by_metric(cells)
             if name == "published":
-                shown.add_row(str(model), "published", *(f"{by[metric]['published']:+.1f}" for metric in SCORES))
-                shown.add_row("", "recomputed", *(f"{by[metric]['recomputed']:+.1f}" for metric in SCORES))
+                lines.append([str(model), "published", *(f"{by[metric]['published']:+.1f}" for metric in SCORES)])
+                lines.append(["", "recomputed", *(f"{by[metric]['recomputed']:+.1f}" for metric in SCORES)])
             else:
-                shown.add_row("", escape(str(name)), *(_value(by.get(metric), "+.1f") for metric in SCORES))
-        shown.add_section()
-    console.print(shown, soft_wrap=False)
+                lines.append(["", str(name), *(_value(by.get(metric), "+.1f") for metric in SCORES)])
+        lines.append([])
+    _print("change by the modality in the prompt, percent", lines)
     if protocol != "paper" and found:
         console.print(f"ours, by protocol {protocol}, CANNOT BE COMPARED with the published changes", markup=False)
     if not found:
@@ -102,8 +98,6 @@ def _value(cell: Mapping[Hashable, Any] | None, form: str) -> str:
     return f"{cell['ours']:{form}} ({cell['difference']:+{form.removeprefix('+')}})"
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in columns[:2] else "right", overflow="fold")
-    return table
+def _print(title: str, rows: Sequence[Sequence[str]]) -> None:
+    columns = ("model", "configuration", *SCORES)
+    table(title, columns, rows, left=columns[:2])

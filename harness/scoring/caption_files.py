@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.contracts import UNKNOWN, RequestError
+from harness.contracts import RequestError
+from harness.store import JournalRow
 from harness.store.runs import Run
 
 EXPECTED = 'expected an id column (its name ends in "id") and a column "caption"'
@@ -74,17 +74,17 @@ def _columns(header: Sequence[str], where: str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Submission(Run):
+class CaptionFiles(Run):
     """Two caption files in the place of a run."""
 
-    given: tuple[Mapping[str, Any], ...] = ()
+    given: tuple[JournalRow, ...] = ()
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[JournalRow]:
         """The rows made from the files."""
-        return [dict(row) for row in self.given]
+        return list(self.given)
 
 
-def paired_rows(captions_file: str, references_file: str) -> list[dict[str, Any]]:
+def paired_rows(captions_file: str, references_file: str) -> list[JournalRow]:
     """One row per reference; a reference without caption is a failed row, a caption without reference an error."""
     captions = read_captions(Path(captions_file), "captions")
     references = read_captions(Path(references_file), "references")
@@ -94,11 +94,5 @@ def paired_rows(captions_file: str, references_file: str) -> list[dict[str, Any]
             f"captions={captions_file}: {len(unknown)} ids are not in the references, first {unknown[0]}; "
             "both files must be of one split"
         )
-    rows = []
-    for name, reference in references.items():
-        row: dict[str, Any] = {"id": name, "modality": UNKNOWN, "reference": reference}
-        if name in captions:
-            rows.append(row | {"status": "ok", "caption": captions[name]})
-        else:
-            rows.append(row | {"status": "failed", "caption": None, "error": "no caption in the file"})
-    return rows
+    missing = "no caption in the file"
+    return [JournalRow.of_texts(name, text, captions.get(name), missing) for name, text in references.items()]

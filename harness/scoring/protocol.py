@@ -1,34 +1,37 @@
-"""Protocols with their metrics built, and runs made ready to be scored by them."""
+"""Schemes, which are protocols with their metrics built, and the pictures of the runs that are scored by them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from harness import config
-from harness.contracts import Metric, RequestError, ScoreProtocol, Split
-from harness.scoring.score import Column, Images, Plan, Scorable
+from harness.contracts import Combined, Metric, RequestError, ScoreProtocol, Split
+from harness.scoring.score import Column, Images, Pictures, Scheme
 from harness.store.runs import Run
 
 
-def plan(cell: config.Cell, config_dir: str | None) -> Plan:
+def scheme(cell: config.Cell, config_dir: str | None) -> Scheme:
     """A cell's protocol with its metrics and the further ones that were asked for."""
     protocol: ScoreProtocol = config.build(cell, "protocol")
-    return Plan(protocol, columns(protocol, cell.config["metrics"], config_dir))
+    return Scheme(protocol, columns(protocol, cell.config["metrics"], config_dir))
 
 
-def scorable(run: Run, load: Callable[[Mapping[str, Any], str], Split] | None = None) -> Scorable:
-    """A run with its captions; where a metric looks at pictures, they come from the dataset of the manifest.
+def pictures(load: Callable[[Mapping[str, Any], str], Split] | None = None) -> Pictures:
+    """The pictures of runs, from the datasets of their manifests, those of a run read once.
 
     load: (dataset node, split) -> the split, for datasets that are in memory already.
     """
-    return Scorable(run.folder, run.rows, cache(partial(_images, run, load or _load)))
+    known: dict[Path, Images] = {}
 
+    def of(run: Run) -> Images:
+        if run.folder not in known:
+            split = (load or _load)(run.manifest["config"]["dataset"], run.row["split"])
+            known[run.folder] = {sample.id: sample.images[0] for sample in split.samples}
+        return known[run.folder]
 
-def _images(run: Run, load: Callable[[Mapping[str, Any], str], Split]) -> Images:
-    split = load(run.manifest["config"]["dataset"], run.row["split"])
-    return {sample.id: sample.images[0] for sample in split.samples}
+    return of
 
 
 def _load(node: Mapping[str, Any], split: str) -> Split:
@@ -54,4 +57,8 @@ def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | Non
 
 def _metric(name: str, options: Mapping[str, Any], config_dir: str | None) -> Metric:
     metric: Metric = config.build_node(config.choice("metric", name, config_dir) | dict(options), f"metric.{name}")
+    for value, ratios in metric.combine.items() if isinstance(metric, Combined) else ():
+        for wanted in {value, *(part for ratio in ratios for part in (*ratio.over, *ratio.under))}:
+            if wanted not in metric.values:
+                raise RequestError(f"metric {name}: combine.{value} needs {wanted}; it has {', '.join(metric.values)}")
     return metric

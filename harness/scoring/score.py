@@ -11,40 +11,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import ImageError, ImageSource, Metric, Pair, Score, ScoreProtocol
+from harness.contracts import Combined, ImageError, ImageSource, Metric, Pair, RequestError, Score, ScoreProtocol
 from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
 from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
 from harness.store.cache import Cache
-from harness.store.journal import texts_digest
+from harness.store.journal import JournalRow, texts_digest
+from harness.store.runs import Run
 
 CHUNK = 2048  # pairs given to a metric at once, and kept once they are scored: an interrupted scoring loses no more
 
 Images = Mapping[str, ImageSource]
-
-
-@dataclass(frozen=True)
-class Scorable:
-    """The rows of one run and the folder its scores go to. A row: id, status, reference, caption.
-
-    images: the picture of each id, asked for only when a metric looks at pictures; None where there are none.
-    Raises CapBenchError.
-    """
-
-    folder: Path
-    rows: Sequence[Mapping[str, Any]]
-    images: Callable[[], Images] | None = None
-
-    @cached_property
-    def recorded(self) -> dict[str, str]:
-        """Score file -> its sha256 in the records of earlier scorings. Raises Damaged."""
-        records = [read_json(path) for path in sorted((self.folder / "scores").glob("*.json"))]
-        columns = [column for record in records for column in record["columns"].values()]
-        return {column["file"]: column["sha256"] for column in columns if "file" in column}
+Pictures = Callable[[Run], Images]
+"""The picture of each id of a run, asked for only when a metric looks at pictures. Raises CapBenchError."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +39,41 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A protocol with its columns, built."""
+class Scheme:
+    """A protocol with its columns, built. Raises RequestError where it cannot be put to use."""
 
     protocol: ScoreProtocol
     columns: Sequence[Column]
+
+    def __post_init__(self) -> None:
+        """Check that no average mixes columns where more is better with such where less is."""
+        better = {column.name: column.metric.higher_is_better for column in self.columns}
+        for name, parts in self.protocol.averages.items():
+            kinds = {better[part]: part for part in parts if part in better}
+            if len(kinds) > 1:
+                raise RequestError(
+                    f"protocol {self.protocol.name}: averages.{name}: expected columns of one direction, got "
+                    f"{kinds[True]}, where more is better, and {kinds[False]}, where less is; average each kind apart"
+                )
+            if kinds:
+                better[name] = next(iter(kinds))
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all metrics of one scoring work on. pictures: None where there are none to look at."""
+
+    runs: Sequence[Run]
+    pictures: Pictures | None
+    device: str
+    results: Path
+    cache: Cache
+
+    def obstacle(self, metric: Metric) -> str | None:
+        """Why a metric cannot run at all, and what helps."""
+        if "image" in metric.needs and self.pictures is None:
+            return "it looks at the pictures: add images=FOLDER with <id>.jpg or <id>.png"
+        return metric.missing()
 
 
 @dataclass(frozen=True)
@@ -75,9 +87,9 @@ class Compared:
 
 @dataclass
 class Scoring:
-    """What scoring ended with. blank: column -> why it has no values; failed: metric -> its error."""
+    """What scoring ended with. unfilled: column -> why it has no values; failed: metric -> its error."""
 
-    blank: dict[str, str]
+    unfilled: dict[str, str]
     failed: dict[str, str]
 
 
@@ -97,26 +109,30 @@ def _few_collections() -> Iterator[None]:
 
 
 @_few_collections()
-def score(runs: Sequence[Scorable], plans: Sequence[Plan], device: str, results: Path) -> Scoring:
+def score(
+    runs: Sequence[Run], schemes: Sequence[Scheme], device: str, results: Path, pictures: Pictures | None = None
+) -> Scoring:
     """Fill missing score files and write each run's `scores/<protocol>.json`.
 
     Several protocols may share a metric: it runs once. A metric that fails leaves its columns blank and stops no other.
+    pictures: of the runs; without them a metric that looks at pictures cannot run.
     """
     ended = Scoring({}, {})
     entries: dict[str, list[dict[str, Any]] | str] = {}
-    cache = Cache(results / "cache")
-    for column in (column for plan in plans for column in plan.columns):
-        reason = _obstacle(runs, column.metric)
+    job = Job(runs, pictures, device, results, Cache(results / "cache"))
+    for column in (column for scheme in schemes for column in scheme.columns):
+        reason = job.obstacle(column.metric)
         key = reason or column.metric.signature()
         if key not in entries:
-            entries[key] = reason or _shielded(runs, column.metric, device, cache, results, ended)
+            entries[key] = reason or _shielded(job, column.metric, ended)
         found = entries[key]
         if isinstance(found, str):
-            ended.blank[column.name] = found
-    cache.close()
-    for plan in plans:
+            ended.unfilled[column.name] = found
+    job.cache.close()
+    for scheme in schemes:
         for place, run in enumerate(runs):
-            _write_record(run, plan, [_entry(runs, column, entries, place) for column in plan.columns])
+            columns = {column.name: _entry(job, column, entries, place) for column in scheme.columns}
+            _write_record(run, scheme.protocol, columns)
     return ended
 
 
@@ -125,40 +141,32 @@ def json_plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _obstacle(runs: Sequence[Scorable], metric: Metric) -> str | None:
-    """Why a metric cannot run at all, and what helps."""
-    if "image" in metric.needs and all(run.images is None for run in runs):
-        return "it looks at the pictures: add images=FOLDER with <id>.jpg or <id>.png"
-    return metric.missing()
-
-
-def _entry(
-    runs: Sequence[Scorable], column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int
-) -> dict[str, Any]:
-    """A column's entry in the record of one run."""
-    found = entries[_obstacle(runs, column.metric) or column.metric.signature()]
+def _entry(job: Job, column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int) -> dict[str, Any]:
+    """A column's entry in the record of one run, with its formula where it is no mean over samples."""
+    metric = column.metric
+    found = entries[job.obstacle(metric) or metric.signature()]
     if isinstance(found, str):
         return {"missing": found}
-    facts = {"signature": column.metric.signature(), "higher_is_better": column.metric.higher_is_better}
-    return {**found[place], "value": column.value, **facts}
+    entry = {**found[place], "value": column.value, "signature": metric.signature()}
+    entry["higher_is_better"] = metric.higher_is_better
+    if isinstance(metric, Combined) and column.value in metric.combine:
+        entry["combine"] = [asdict(ratio) for ratio in metric.combine[column.value]]
+    return entry
 
 
-def _write_record(run: Scorable, plan: Plan, entries: Sequence[Mapping[str, Any]]) -> None:
-    columns = {column.name: entry for column, entry in zip(plan.columns, entries, strict=True)}
-    record = {"protocol": asdict(plan.protocol), "columns": columns, "texts": texts_digest(run.rows)}
-    target = run.folder / "scores" / f"{plan.protocol.name}.json"
+def _write_record(run: Run, protocol: ScoreProtocol, columns: Mapping[str, Mapping[str, Any]]) -> None:
+    record = {"protocol": asdict(protocol), "columns": columns, "texts": texts_digest(run.rows)}
+    target = run.folder / "scores" / f"{protocol.name}.json"
     if not target.is_file() or read_json(target) != json_plain(record):
         write_json(target, record)
 
 
-def _shielded(
-    runs: Sequence[Scorable], metric: Metric, device: str, cache: Cache, results: Path, ended: Scoring
-) -> list[dict[str, Any]] | str:
+def _shielded(job: Job, metric: Metric, ended: Scoring) -> list[dict[str, Any]] | str:
     """One metric over all runs, or why it failed: its error is kept, whatever it is, and the other metrics go on."""
     try:
-        return _score_metric(runs, metric, device, cache)
+        return _score_metric(job, metric)
     except Exception as error:  # noqa: BLE001 - whatever a metric's library raises
-        log = results / "logs" / f"score-{metric.name}.log"
+        log = job.results / "logs" / f"score-{metric.name}.log"
         write_text(log, "".join(traceback.format_exception(error)))
         first = (str(error).strip().splitlines() or [""])[0]
         ended.failed[metric.name] = f"failed: {type(error).__name__}: {first}"
@@ -166,10 +174,10 @@ def _shielded(
         return ended.failed[metric.name]
 
 
-def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: Cache) -> list[dict[str, Any]]:
+def _score_metric(job: Job, metric: Metric) -> list[dict[str, Any]]:
     """One file per run; only what neither a file nor the cache holds is computed."""
-    signature = metric.signature()
-    compared = [_compared(run, metric, signature) for run in runs]
+    runs, signature = job.runs, metric.signature()
+    compared = [_compared(run, metric, signature, job.pictures) for run in runs]
     files = [
         run.folder / "scores" / f"{metric.name}-{digest([row.key for row in rows])[:SHORT]}.csv"
         for run, rows in zip(runs, compared, strict=True)
@@ -177,52 +185,57 @@ def _score_metric(runs: Sequence[Scorable], metric: Metric, device: str, cache: 
     todo = [place for place, file in enumerate(files) if not _kept(runs[place], file)]
     for references, places in _by_corpus(runs, metric, todo).items():
         wanted = {row.key: row.pair for place in places for row in compared[place] if row.pair is not None}
-        scores = _scores(metric, wanted, list(references), device, cache)
+        scores = _scores(metric, wanted, list(references), job.device, job.cache)
         for place in places:
             found = [row.score or scores[row.key] for row in compared[place]]
             write_text(files[place], _score_csv(metric, runs[place].rows, found))
     return [{"file": file.name, "sha256": file_digest(file)} for file in files]
 
 
-def _kept(run: Scorable, file: Path) -> bool:
+def _recorded(run: Run) -> dict[str, str]:
+    """Score file -> its sha256 in the records of earlier scorings. Raises Damaged."""
+    records = [read_json(path) for path in sorted((run.folder / "scores").glob("*.json"))]
+    columns = [column for record in records for column in record["columns"].values()]
+    return {column["file"]: column["sha256"] for column in columns if "file" in column}
+
+
+def _kept(run: Run, file: Path) -> bool:
     """Whether a score file is there as it was recorded. One that no record knows is of an interrupted scoring."""
     if not file.is_file():
         return False
-    expected = run.recorded.get(file.name)
+    expected = _recorded(run).get(file.name)
     if expected is not None and file_digest(file) != expected:
         errors.print(f"{file}: edited or damaged; made again", markup=False)
         return False
     return expected is not None
 
 
-def _compared(run: Scorable, metric: Metric, signature: str) -> list[Compared]:
-    corpus = digest([row["reference"] for row in run.rows]) if "corpus" in metric.needs else ""
-    images = None
-    if "image" in metric.needs:
-        images = run.images() if run.images else {}
+def _compared(run: Run, metric: Metric, signature: str, pictures: Pictures | None) -> list[Compared]:
+    corpus = digest([row.reference for row in run.rows]) if "corpus" in metric.needs else ""
+    images = pictures(run) if "image" in metric.needs and pictures is not None else None
     return [_row(row, signature, corpus, images) for row in run.rows]
 
 
-def _row(row: Mapping[str, Any], signature: str, corpus: str, images: Images | None) -> Compared:
-    known = [signature, corpus, row["reference"], row["caption"]]
-    if row["status"] != "ok":
-        return Compared(digest([*known, row["id"]]), None, Score({}, row.get("error") or "no caption"))
+def _row(row: JournalRow, signature: str, corpus: str, images: Images | None) -> Compared:
+    known = [signature, corpus, row.reference, row.caption]
+    if row.status != "ok" or row.caption is None:
+        return Compared(digest([*known, row.id]), None, Score({}, row.error or "no caption"))
     if images is None:
-        return Compared(digest(known), Pair(row["reference"], row["caption"]))
-    if row["id"] not in images:
-        return Compared(digest([*known, row["id"]]), None, Score({}, "no picture of this id"))
-    image = images[row["id"]]
+        return Compared(digest(known), Pair(row.reference, row.caption))
+    if row.id not in images:
+        return Compared(digest([*known, row.id]), None, Score({}, "no picture of this id"))
+    image = images[row.id]
     try:
-        return Compared(digest([*known, image.digest()]), Pair(row["reference"], row["caption"], image))
+        return Compared(digest([*known, image.digest()]), Pair(row.reference, row.caption, image))
     except ImageError as error:
-        return Compared(digest([*known, row["id"]]), None, Score({}, f"the picture cannot be read: {error}"))
+        return Compared(digest([*known, row.id]), None, Score({}, f"the picture cannot be read: {error}"))
 
 
-def _by_corpus(runs: Sequence[Scorable], metric: Metric, places: Sequence[int]) -> dict[tuple[str, ...], list[int]]:
+def _by_corpus(runs: Sequence[Run], metric: Metric, places: Sequence[int]) -> dict[tuple[str, ...], list[int]]:
     """Places of the runs by the references that a value depends on besides its own; none for most metrics."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for place in places:
-        corpus = tuple(row["reference"] for row in runs[place].rows) if "corpus" in metric.needs else ()
+        corpus = tuple(row.reference for row in runs[place].rows) if "corpus" in metric.needs else ()
         groups.setdefault(corpus, []).append(place)
     return groups
 
@@ -253,11 +266,11 @@ def _scores(
     return found
 
 
-def _score_csv(metric: Metric, rows: Sequence[Mapping[str, Any]], scores: Sequence[Score]) -> str:
+def _score_csv(metric: Metric, rows: Sequence[JournalRow], scores: Sequence[Score]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["id", *metric.values, "reason"])
     for row, result in zip(rows, scores, strict=True):
         cells = [repr(float(result.values[name])) if name in result.values else "" for name in metric.values]
-        writer.writerow([row["id"], *cells, result.reason])
+        writer.writerow([row.id, *cells, result.reason])
     return buffer.getvalue()

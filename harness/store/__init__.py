@@ -3,6 +3,7 @@
 from harness.store.files import (
     Damaged,
     busy,
+    csv_text,
     file_to_write,
     find_folders,
     if_free,
@@ -10,18 +11,21 @@ from harness.store.files import (
     make_folder,
     read_json,
     read_manifest,
+    replacing,
     write_json,
     write_text,
 )
 from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity
-from harness.store.journal import Journal
+from harness.store.journal import Journal, JournalRow
 
 __all__ = [
     "SCHEMA",
     "SHORT",
     "Damaged",
     "Journal",
+    "JournalRow",
     "busy",
+    "csv_text",
     "difference",
     "digest",
     "file_digest",
@@ -32,6 +36,7 @@ __all__ = [
     "make_folder",
     "read_json",
     "read_manifest",
+    "replacing",
     "same_identity",
     "write_json",
     "write_text",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.contracts import CapBenchError, RequestError
 from harness.machine.terminal import errors
@@ -43,19 +45,39 @@ def file_to_write(out: str | Path, *suffixes: str) -> Path:
     return path
 
 
-def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Replace a file in one step: after a crash it holds the old text or the new one, never a part.
+@contextmanager
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Replace a file in one step by what the block writes: after a crash it holds the old bytes or the new ones.
 
-    durable=False does not wait for the disk: for a file whose digest is compared before it is trusted.
+    A block that raises leaves the old ones. durable=False does not wait for the disk: for a file whose digest is
+    compared before it is trusted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file in one step, see `replacing`; UTF-8, line ends as they are."""
+    with replacing(path, durable=durable) as file:
+        file.write(text.encode())
+
+
+def csv_text(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A csv file of a header and rows, each ended by a line feed."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,113 +1,103 @@
-"""What was found out about stored bytes, for as long as their file stays as it was. One SQLite file.
+"""Files cache: what was found out about stored bytes, kept for as long as their file stays as it was.
 
-Hashing or decoding a hundred thousand pictures takes minutes, asking for their sizes and times a second. Safe for
-several processes (WAL) and after a fork. Losing the file costs time, never a result: a damaged one is set aside.
+Hashing or decoding a hundred thousand pictures takes minutes, hashing a checkpoint of 15 GB a minute, asking for sizes
+and times of change next to nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import RequestError
+from harness.store.database import Database
 
 FILE = "pictures.sqlite"
-WAIT = 60.0  # seconds for another process to finish its write
-CHECK = 8  # bytes in front of each value: SQLite does not notice a flipped bit in one
+USER_FILE = "files.sqlite"  # of this user's checkpoints
+TABLE = "known"
 SETTLED = 2_000_000_000  # ns; a younger file may change again within the clock tick of its last change: not kept
-
-_inherited: list[sqlite3.Connection] = []
-"""Connections of a parent process: a forked child may neither use nor close them."""
+LARGE = 8 * 2**20  # bytes; a smaller file is hashed in the time it takes to ask
 
 
 class Memo:
-    """Answers by question, file, size, times of change and the part of the file. `anew` asks everything once more.
-
-    The file is opened at the first question, so that building a dataset touches nothing.
-    """
+    """Answers by question, file, size, times of change and the part of the file. `anew` asks everything once more."""
 
     def __init__(self, folder: str, *, anew: bool = False, file: str = FILE) -> None:
-        self.path, self.anew = Path(folder) / file, anew
+        self.anew = anew
+        self._database = Database(Path(folder) / file, TABLE)
         self._asked: set[bytes] = set()
-        self._forget_connection()
 
     def ask(self, question: str, path: str | Path, part: str, answer: Callable[[], bytes]) -> bytes:
-        """The known answer, else a new one, kept unless the file changes meanwhile. What `answer` raises is not."""
+        """The known answer, else a new one, kept unless the file changes meanwhile. What `answer` raises is not.
+
+        Raises RequestError when the folder cannot be used.
+        """
         stamp = _stamp(path)
         if stamp is None:
             return answer()  # it says best why the file cannot be read
         text = "\0".join((question, os.path.abspath(path), *map(str, stamp), part))  # noqa: PTH100 (10 times as fast)
         key = hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).digest()
         if not self.anew or key in self._asked:
-            known = self._read(key)
+            with self._usable():
+                known = self._database.read(TABLE, [key]).get(key)
             if known is not None:
                 return known
         found, now = answer(), time.time_ns()
         if _stamp(path) == stamp and now - max(stamp[1:]) > SETTLED:
-            self._write(key, found)
+            with self._usable():
+                self._database.write(TABLE, {key: found})
         if self.anew:
             self._asked.add(key)
         return found
 
-    def __getstate__(self) -> tuple[Path, bool]:
-        """Spawned workers open the file themselves."""
-        return self.path, self.anew
+    def __getstate__(self) -> dict[str, Any]:
+        """A task for a spawned worker is no place for all keys."""
+        return {**self.__dict__, "_asked": set()}
 
-    def __setstate__(self, state: tuple[Path, bool]) -> None:
-        self.path, self.anew = state
-        self._asked = set()
-        self._forget_connection()
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.OperationalError, OSError) as error:
+            where = f"dataset.cache={self._database.path.parent}"
+            raise RequestError(f"{where}: {error}; choose another folder, or null to remember nothing") from error
 
-    def _forget_connection(self) -> None:
-        self._connection: sqlite3.Connection | None = None
-        self._process = 0
-        self._lock = threading.Lock()
 
-    def _read(self, key: bytes) -> bytes | None:
-        rows = self._attempt("SELECT value FROM known WHERE key = ?", (key,))
-        if not rows or rows[0][0][:CHECK] != _check(key, rows[0][0][CHECK:]):
-            return None
-        value: bytes = rows[0][0][CHECK:]
-        return value
+def content_hash(path: Path) -> bytes:
+    """The sha256 of a file's bytes. A large one is read again once its size or a time of change is another.
 
-    def _write(self, key: bytes, value: bytes) -> None:
-        self._attempt("INSERT OR REPLACE INTO known VALUES (?, ?)", (key, _check(key, value) + value))
+    Kept under $XDG_CACHE_HOME/capbench, otherwise ~/.cache/capbench. Raises OSError when the file cannot be read.
+    """
+    folder = _user_folder()
+    if path.stat().st_size < LARGE or not folder:
+        return _hash(path)
+    try:
+        return _user_memo(folder).ask("sha256", path, "", lambda: _hash(path))
+    except RequestError:  # a home that cannot be written, as in many containers: it costs the time, nothing else
+        return _hash(path)
 
-    def _attempt(self, statement: str, values: tuple[bytes, ...]) -> list[tuple[bytes]]:
-        """The rows of a statement; none when the file is damaged. Raises RequestError when it cannot be used."""
-        with self._lock:
-            try:
-                return self._open().execute(statement, values).fetchall()
-            except (sqlite3.OperationalError, OSError) as error:  # busy, full, not ours to write
-                where = f"dataset.cache={self.path.parent}"
-                raise RequestError(f"{where}: {error}; choose another folder, or null to remember nothing") from error
-            except sqlite3.DatabaseError:
-                self._set_aside()
-                return []
 
-    def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._process != os.getpid():
-            _inherited.append(self._connection)
-            self._connection = None
-        if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection, self._process = _connect(self.path), os.getpid()
-        return self._connection
+def _user_folder() -> str:
+    """Empty for a user without a home."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (raises without a home)
+    return str(Path(base) / "capbench") if Path(base).is_absolute() else ""
 
-    def _set_aside(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            self.path.replace(self.path.with_suffix(".damaged"))
-        for companion in ("-wal", "-shm"):
-            self.path.with_name(f"{self.path.name}{companion}").unlink(missing_ok=True)
+
+@lru_cache(maxsize=1)
+def _user_memo(folder: str) -> Memo:
+    return Memo(folder, file=USER_FILE)
+
+
+def _hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _stamp(path: str | Path) -> tuple[int, int, int] | None:
@@ -117,19 +107,3 @@ def _stamp(path: str | Path) -> tuple[int, int, int] | None:
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=WAIT, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last writes, nothing else
-        connection.execute("CREATE TABLE IF NOT EXISTS known (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
-    except sqlite3.DatabaseError:
-        connection.close()
-        raise
-    return connection
-
-
-def _check(key: bytes, value: bytes) -> bytes:
-    return hashlib.sha256(key + value).digest()[:CHECK]

@@ -1,4 +1,4 @@
-"""Are the files of a run or fit those that were written? Every recorded hash against the bytes on the disk."""
+"""Integrity of runs and fits: every recorded hash against the bytes on the disk."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def wrong_captions(run: Run) -> list[Problem]:
     except Damaged as error:
         return [("captions.jsonl", unreadable(run, error)[1])]
     problems = []
-    ok = sum(row["status"] == "ok" for row in rows)
+    ok = sum(row.status == "ok" for row in rows)
     if (len(rows), ok) != (run.row["n_requested"], run.row["n_ok"]) and run.status != "failed":
         expected = f"{run.row['n_requested']} samples with {run.row['n_ok']} captions"
         problems.append(("captions.jsonl", f"expected {expected}, got {len(rows)} with {ok}"))

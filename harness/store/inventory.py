@@ -1,4 +1,4 @@
-"""Runs and fits as they lie in a results folder: found by name, measured, and known by who uses them."""
+"""Inventory of a results folder: its runs and fits with their states, sizes and users."""
 
 from __future__ import annotations
 

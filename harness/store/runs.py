@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from harness.choices import pick
-from harness.store import Damaged, Journal, find_folders, read_json, read_manifest
+from harness.contracts import RequestError
+from harness.store import Damaged, Journal, JournalRow, find_folders, read_json, read_manifest
 from harness.store.scores import Array, ScoreFile, read_scores
 
 
@@ -34,7 +35,7 @@ class Run:
         row: Mapping[str, Any] = self.manifest["row"]
         return row
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self) -> list[JournalRow]:
         """The captions in the order of the split, read now; none for a run that failed."""
         return Journal(self.folder / "captions.jsonl").latest() if self.status != "failed" else []
 
@@ -44,7 +45,7 @@ class Run:
         return str(self.row.get("control") or "")
 
     @cached_property
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[JournalRow]:
         """The same, kept."""
         return self.read()
 
@@ -91,21 +92,25 @@ def find_runs(results: Path, kept: MutableMapping[str, bytes] | None = None) -> 
 
 
 def find_run(results: Path, text: str) -> Run:
-    """The run of an id, folder name or unambiguous prefix; of a fit's id where one run has it. Raises RequestError."""
-    manifest = read_manifest(Path(text)) if text else None
-    if manifest:
-        return Run(Path(text), manifest)
-    runs = find_runs(results)
-    own = [(name, run) for run in runs for name in (run.folder.name, run.folder.name.rpartition("-")[2])]
-    return pick(text, [own, [(str(run.row.get("fit_id")), run) for run in runs]], lambda run: run.folder.name)
+    """A run by id, folder name, unambiguous prefix or path; by its fit's id where one run has it. Raises RequestError.
+
+    Raises Damaged for a path to a damaged manifest.
+    """
+    return _find(results, text, fits=False)
 
 
-def find_record(results: Path, text: str) -> Run:
-    """A run or fit by id, folder name, unambiguous prefix (a run wins) or path. Raises RequestError, Damaged."""
-    if "/" in text and (manifest := read_manifest(Path(text))):
+def find_run_or_fit(results: Path, text: str) -> Run:
+    """The same among runs and fits: where a name fits one of each, the run. Raises RequestError, Damaged."""
+    return _find(results, text, fits=True)
+
+
+def _find(results: Path, text: str, *, fits: bool) -> Run:
+    if text and (manifest := read_manifest(Path(text))):
+        if not fits and manifest.get("kind") == "fit":
+            raise RequestError(f"{text}: expected a run, got a fit; `capbench ls` lists both")
         return Run(Path(text), manifest)
-    runs, fits = find_runs(results), find_fits(results)
-    names = [[(name, r) for r in some for name in _names(r)] for some in (runs, fits)]
+    runs, others = find_runs(results), find_fits(results) if fits else []
+    names = [[(name, one) for one in some for name in _names(one)] for some in (runs, others)]
     used = [(str(run.row.get("fit_id")), run) for run in runs]  # a zero-shot fit has no folder of its own
     return pick(text, [*names, used], _label)
 

@@ -1,4 +1,4 @@
-"""Per-sample values of a metric, as `scores/<metric>-<hash>.csv` of a run holds them."""
+"""Score files: per-sample values of a metric, as `scores/<metric>-<hash>.csv` of a run holds them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.contracts import UNKNOWN
-from harness.store import write_text
+from harness.store import JournalRow, write_text
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.boards import Group, Ranked, by_variant
+from harness.tables.boards import Board, Ranked
 from harness.tables.columns import ABLATION_COLUMNS, BOARD_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.csv_files import write_csv
-from harness.tables.labels import labels
-from harness.tables.values import add_averages, protocol_values
+from harness.tables.formulas import Formula
 
 NONE = "none"  # the source that gives no label
 
@@ -40,19 +39,19 @@ class Case:
         return tuple(base.folder.name for _, base in self.pairs)
 
 
-def ablation_table(group: Group, ranked: Ranked, runs: Sequence[Run], trials: int, permutations: int) -> pd.DataFrame:
+def ablation_table(board: Board, trials: int, permutations: int) -> pd.DataFrame:
     """Per row, metric and group of samples: the base, the value, the change, its paired interval and p-value.
 
     by: all samples, the true modality, or whether the label given was the true one. The samples are those of the
     leaderboard. Holm's correction is over the rows of a metric, all samples; groups are there to be looked at.
     """
     shared: dict[tuple[str, ...], list[Case]] = {}
-    for case in _cases(group, runs):
+    for case in _cases(board) if board.ranked is not None else ():
         shared.setdefault(case.bases, []).append(case)
-    parts = [part for cases in shared.values() for part in _parts(cases, ranked, group.protocol, trials, permutations)]
+    parts = [part for cases in shared.values() for part in _parts(cases, board, trials, permutations)]
     if not parts:
         return pd.DataFrame(columns=list(ABLATION_COLUMNS))
-    table = pd.concat(parts, ignore_index=True).assign(**group.cells, p_holm=np.nan)
+    table = pd.concat(parts, ignore_index=True).assign(**board.key.cells, p_holm=np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         change = 100 * table["difference"] / table["base"]
     table["change_pct"] = change.where(np.isfinite(change))
@@ -64,17 +63,15 @@ def ablation_table(group: Group, ranked: Ranked, runs: Sequence[Run], trials: in
 # ---------------------------------------------------------------- which rows
 
 
-def _cases(group: Group, runs: Sequence[Run]) -> Iterator[Case]:
-    runs = [run for run in runs if not run.control]  # a blank run has the fit of one that sees
-    variants = by_variant(runs)
-    names = labels({key: members[0] for key, members in variants.items()})
-    ready = [run for run in runs if run.status == "ok" and group.protocol in run.protocols]
-    without = [run for run in ready if run.row["modality"] == NONE]
-    for key, members in variants.items():
-        found = [(run, _base(run, without)) for run in members if run in ready and run.row["modality"] != NONE]
+def _cases(board: Board) -> Iterator[Case]:
+    rows = [one for one in board.variants if not one.control]  # a blank run has the fit of one that sees
+    ready = {one.key: one.complete(board.key.protocol) for one in rows}
+    without = [run for runs in ready.values() for run in runs if run.row["modality"] == NONE]
+    for one in rows:
+        found = [(run, _base(run, without)) for run in ready[one.key] if run.row["modality"] != NONE]
         pairs = tuple((run, base) for run, base in found if base is not None and _asked_otherwise(run, base))
         if pairs:
-            yield Case(names[key], pairs)
+            yield Case(one.label, pairs)
 
 
 def _base(run: Run, without: Sequence[Run]) -> Run | None:
@@ -95,72 +92,63 @@ def _base(run: Run, without: Sequence[Run]) -> Run | None:
 
 def _question(run: Run, base: Run) -> bool:
     """Whether all that the run asks is the other's question with something before it."""
-    return all(one["prompt"].endswith(other["prompt"]) for one, other in zip(run.rows, base.rows, strict=True))
+    return all(one.prompt.endswith(other.prompt) for one, other in zip(run.rows, base.rows, strict=True))
 
 
 def _asked_otherwise(run: Run, base: Run) -> bool:
     """Whether a label reached a question at all: a style may leave it out."""
-    return any(one["prompt"] != other["prompt"] for one, other in zip(run.rows, base.rows, strict=True))
+    return any(one.prompt != other.prompt for one, other in zip(run.rows, base.rows, strict=True))
 
 
 # ---------------------------------------------------------------- the numbers
 
 
-def _parts(
-    cases: Sequence[Case], ranked: Ranked, protocol: str, trials: int, permutations: int
-) -> Iterator[pd.DataFrame]:
+def _parts(cases: Sequence[Case], board: Board, trials: int, permutations: int) -> Iterator[pd.DataFrame]:
     """Rows that share a base are resampled together."""
-    base = _mean([one for _, one in cases[0].pairs], ranked, protocol)
-    values = np.stack([base, *(_mean([run for run, _ in case.pairs], ranked, protocol) for case in cases)])
+    ranked, pairs = board.ranked, cases[0].pairs
+    assert ranked is not None, "asked for where rows are ranked"
+    made = replace(ranked.formula, seeds=len(pairs))
+    rows = [[base for _, base in pairs], *([run for run, _ in case.pairs] for case in cases)]
+    read = np.stack([made.read(runs, board.key.protocol)[ranked.used] for runs in rows])
+    statistics = made.with_averages(read)
     facts = [row for row, used in zip(cases[0].pairs[0][1].rows, ranked.used, strict=True) if used]
-    truth = np.array([str(row.get("modality", UNKNOWN)) for row in facts])
+    truth = np.array([str(row.modality) for row in facts])
     masks = [("all", "all", np.full(len(truth), fill_value=True))]
     masks += [("modality", str(kind), truth == kind) for kind in np.unique(truth)]
     for by, name, mask in masks:
-        yield _compared(values[:, mask], cases, ranked, trials, permutations).assign(by=by, group=name)
+        yield _compared(statistics[:, mask], cases, made, trials, permutations).assign(by=by, group=name)
     for place, case in enumerate(cases, start=1):
         for name, mask in _by_label(case, ranked).items():
             if mask.any():
-                pair = values[[0, place]][:, mask]
-                yield _compared(pair, [case], ranked, trials, permutations).assign(by="label", group=name)
-
-
-def _mean(runs: Sequence[Run], ranked: Ranked, protocol: str) -> Array:
-    """Per-sample values [n, columns] as on the leaderboard, the mean over seeds."""
-    tables = []
-    for run in runs:
-        record = run.protocols[protocol]
-        table = add_averages(protocol_values(run, record), record["protocol"]["averages"])
-        tables.append(table[list(ranked.columns)].to_numpy(float)[ranked.used])
-    mean: Array = np.mean(tables, axis=0)
-    return mean
+                pair = statistics[[0, place]][:, mask]
+                yield _compared(pair, [case], made, trials, permutations).assign(by="label", group=name)
 
 
 def _by_label(case: Case, ranked: Ranked) -> dict[str, Mask]:
     """Which samples were given their own modality as label, and which another; neither where one is not known."""
     rows = [row for row, used in zip(case.pairs[0][0].rows, ranked.used, strict=True) if used]
     known = np.array([_known(row) for row in rows])
-    right = np.array([row.get("label") == row.get("modality") for row in rows])
+    right = np.array([row.label == row.modality for row in rows])
     return {"right": known & right, "wrong": known & ~right}
 
 
-def _known(row: Mapping[str, Any]) -> bool:
-    return row.get("label") is not None and row.get("modality", UNKNOWN) != UNKNOWN
+def _known(row: JournalRow) -> bool:
+    return row.label is not None and row.modality != UNKNOWN
 
 
-def _compared(values: Array, cases: Sequence[Case], ranked: Ranked, trials: int, permutations: int) -> pd.DataFrame:
-    """values [1 + cases, n, columns], the base first."""
-    n = values.shape[1]
-    means = values.mean(axis=1)
-    low = high = np.full_like(means[1:], np.nan)  # one sample has no interval
+def _compared(statistics: Array, cases: Sequence[Case], made: Formula, trials: int, permutations: int) -> pd.DataFrame:
+    """statistics [1 + cases, n, all], the base first."""
+    n = statistics.shape[1]
+    values = made(statistics.mean(axis=1))
+    low = high = np.full_like(values[1:], np.nan)  # one sample has no interval
     if n > 1:
-        drawn = stats.joint(values, trials, SEED)
+        drawn = made(stats.joint(statistics, trials, SEED))
         low, high = stats.interval(drawn[:, 1:] - drawn[:, :1])
-    p = stats.permutation_with_first(values, permutations, SEED)
-    columns = len(ranked.columns)
+    p = stats.permutation_with_first(statistics, permutations, SEED, made)
+    columns = len(made.names)
     names = {name: np.repeat([case.names[name] for case in cases], columns) for name in ROW_COLUMNS}
-    cells = {"metric": np.tile(ranked.columns, len(cases)), "n": n, "base": np.tile(means[0], len(cases))}
-    cells |= {"value": means[1:].ravel(), "difference": (means[1:] - means[0]).ravel()}
+    cells = {"metric": np.tile(made.names, len(cases)), "n": n, "base": np.tile(values[0], len(cases))}
+    cells |= {"value": values[1:].ravel(), "difference": (values[1:] - values[0]).ravel()}
     return pd.DataFrame({**names, **cells, "ci_low": low.ravel(), "ci_high": high.ravel(), "p": p.ravel()})
 
 

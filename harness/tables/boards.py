@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,15 @@ from numpy.typing import NDArray
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.columns import AVERAGES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
-from harness.tables.labels import labels, row_name
-from harness.tables.values import add_averages, missing_reasons, mixture, protocol_values, stacked_averages
+from harness.tables.columns import BEFORE_SCORES, BOARD_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.formulas import Formula, formula, known_columns, lower_is_better
+from harness.tables.labels import Variant, row_name, variants
+from harness.tables.values import add_averages, missing_reasons, protocol_values
 
 
 @dataclass(frozen=True)
-class Group:
-    """What shares a table: the same samples of one dataset and split, one protocol, embedded or published weights."""
+class BoardKey:
+    """A board's key: the same samples of one dataset and split, one protocol, embedded or published weights."""
 
     dataset: str
     split: str
@@ -49,88 +52,119 @@ class Group:
 class Ranked:
     """The ranked rows over the samples that all of them have, the best row first.
 
-    values: [rows, n, columns], no NaN; each the mean over the seeds of its row. means: the same resampled, [trials,
-    rows, columns]. mix: the columns by those that are no composites, which come first. used: which samples of the
-    newest run these are. averages, lower: columns that are composites, and columns where less is better.
+    statistics: [rows, n, statistics] without NaN, of which `formula` makes the columns. resampled: the values of the
+    columns [trials, rows, columns]. own: the columns' values of each sample [rows, n, columns], the mean over the seeds
+    of a row, NaN where a sample alone has none. used: which samples of the newest run these are. lower: columns where
+    less is better.
     """
 
     rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    averages: frozenset[str]
+    formula: Formula
     lower: frozenset[str]
-    values: Array
-    mix: Array
-    means: Array
+    statistics: Array
+    own: Array
+    resampled: Array
     newest: Run
     used: NDArray[np.bool_]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those that all rows have, averages last."""
+        return self.formula.names
+
+    @cached_property
+    def values(self) -> Array:
+        """What the table shows: [rows, columns]."""
+        return self.formula(self.statistics.mean(axis=1))
+
+    @cached_property
+    def signs(self) -> Array:
+        """What makes more better in every column: [columns] of 1 and -1."""
+        return np.array([-1.0 if name in self.lower else 1.0 for name in self.columns])
 
 
 @dataclass(frozen=True)
 class Board:
-    """One leaderboard with the note of its protocol and the reasons of its blank columns.
+    """A leaderboard with the protocol as it was recorded and the reasons of its columns without values.
 
-    runs: all that it lists; ranked: the values behind its ranks, None where no row can be ranked.
+    lower: columns where less is better. runs, variants: all that it lists; ranked: the values behind its ranks, None
+    where no row can be ranked.
     """
 
-    group: Group
+    key: BoardKey
     table: pd.DataFrame
-    note: str
-    blank: Mapping[str, str]
+    protocol: Mapping[str, Any]
+    unfilled: Mapping[str, str]
     newest: str
     lower: frozenset[str] = frozenset()
     runs: tuple[Run, ...] = ()
+    variants: tuple[Variant, ...] = ()
     ranked: Ranked | None = None
 
+    @property
+    def primary(self) -> str:
+        """The column that ranks."""
+        return str(self.protocol["primary"])
 
-def grouped(runs: Sequence[Run]) -> dict[Group, list[Run]]:
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """The column that ranks and the averages: what has an interval in the table."""
+        return tuple(dict.fromkeys((self.primary, *self.protocol["averages"])))
+
+    @property
+    def note(self) -> str:
+        """What the protocol says with every table."""
+        return str(self.protocol["note"])
+
+
+def grouped(runs: Sequence[Run]) -> dict[BoardKey, list[Run]]:
     """The runs of each board."""
-    groups: dict[Group, list[Run]] = {}
+    groups: dict[BoardKey, list[Run]] = {}
     for run in runs:
         if "dataset" not in run.row:  # failed before it was known what it would have been
             continue
         where = (run.row["dataset"], run.row["split"], run.row["weights"])
         for protocol in list(run.protocols) or [""]:
-            groups.setdefault(Group(*where, protocol, run.manifest["identity"]["data"]), []).append(run)
-    scored = {group: members for group, members in groups.items() if group.protocol}
-    for group, members in groups.items():
-        if not group.protocol:  # a failed run has no scores: it is listed wherever its samples are
+            groups.setdefault(BoardKey(*where, protocol, run.manifest["identity"]["data"]), []).append(run)
+    scored = {key: members for key, members in groups.items() if key.protocol}
+    for key, members in groups.items():
+        if not key.protocol:  # a failed run has no scores: it is listed wherever its samples are
             for other in scored:
-                if (other.dataset, other.split, other.weights, other.data) == (
-                    group.dataset, group.split, group.weights, group.data,
-                ):  # fmt: skip
+                if replace(other, protocol="") == key:
                     scored[other] += members
     return scored
 
 
-def build(group: Group, runs: Sequence[Run], trials: int) -> tuple[Board, Ranked | None]:
-    """The board of some runs but the controls, and the values of its ranked rows; None where no row can be ranked."""
-    variants = by_variant(run for run in runs if not run.control)
-    names = labels({key: members[0] for key, members in variants.items()})
-    complete = {k: [r for r in m if r.status == "ok" and group.protocol in r.protocols] for k, m in variants.items()}
-    table, ranked = pd.DataFrame([row_of(m, names[key]) for key, m in complete.items() if m]), None
-    if len(table):
-        table, ranked = _with_scores(table, [m for m in complete.values() if m], group.protocol, trials)
-    others = [unranked_row(run, names[key], group) for key, m in variants.items() if not complete[key] for run in m]
-    listed = [t for t in (table, pd.DataFrame(others)) if not t.empty]
-    table = pd.concat(listed, ignore_index=True) if listed else pd.DataFrame()  # none but controls
-    records = [run.protocols[group.protocol] for run in runs if group.protocol in run.protocols]
-    columns = {name: column for record in records for name, column in record["columns"].items()}
-    table = table.reindex(
-        columns=[*LEADERBOARD_COLUMNS, *(name for name in columns if name not in LEADERBOARD_COLUMNS)]
+def build(key: BoardKey, runs: Sequence[Run], trials: int) -> Board:
+    """The board of some runs, without rows for its controls."""
+    records = [run.protocols[key.protocol] for run in runs if key.protocol in run.protocols]
+    protocol, columns = records[0]["protocol"], known_columns(records)
+    every = variants(runs)
+    complete = [(one, found) for one in every if (found := one.complete(key.protocol))]
+    own = [(one, found) for one, found in complete if not one.control]
+    table, ranked = pd.DataFrame([row_of(found, one.label) for one, found in own]), None
+    board = Board(
+        key=key,
+        table=table,
+        protocol=protocol,
+        unfilled=missing_reasons(runs, key.protocol),
+        newest=max(str(run.row.get("finished_at") or "") for run in runs),
+        lower=lower_is_better(columns, protocol["averages"]),
+        runs=tuple(runs),
+        variants=tuple(every),
     )
+    if own:
+        # Seeds that rows have in different numbers are repeated in turn, so that all rows, controls too, have as many.
+        whole = formula(columns, protocol["averages"], math.lcm(*(len(found) for _, found in complete)))
+        table, ranked = _with_scores(board, [found for _, found in own], whole, trials)
+    ready = {one.key for one, _ in own}
+    left = [one for one in every if not one.control and one.key not in ready]
+    others = [unranked_row(run, one.label, key) for one in left for run in one.runs]
+    listed = [part for part in (table, pd.DataFrame(others)) if not part.empty]
+    table = pd.concat(listed, ignore_index=True) if listed else pd.DataFrame()  # none but controls
+    table = table.reindex(columns=_table_columns(board, columns))
     table = table.sort_values(["rank", *ROW_COLUMNS], kind="stable", ignore_index=True)
-    newest = max(str(run.row.get("finished_at") or "") for run in runs)
-    blank = missing_reasons(runs, group.protocol)
-    note = records[0]["protocol"]["note"]
-    return Board(group, table, note, blank, newest, _lower(columns), tuple(runs), ranked), ranked
-
-
-def by_variant(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """The repetitions of each row."""
-    variants: dict[str, list[Run]] = {}
-    for run in runs:
-        variants.setdefault(run.manifest["variant"], []).append(run)
-    return variants
+    return replace(board, table=table, ranked=ranked)
 
 
 def row_of(runs: Sequence[Run], label: Mapping[str, str]) -> dict[str, Any]:
@@ -146,88 +180,100 @@ def row_of(runs: Sequence[Run], label: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def unranked_row(run: Run, label: Mapping[str, str], group: Group) -> dict[str, Any]:
+def unranked_row(run: Run, label: Mapping[str, str], key: BoardKey) -> dict[str, Any]:
     """An incomplete run is listed with what it has, and never ranked."""
     row: dict[str, Any] = {**label, "seeds": 1, "params_trained_pct": run.row.get("params_trained_pct")}
-    record = run.protocols.get(group.protocol)
+    record = run.protocols.get(key.protocol)
     if record is None:
         return row | {"n": 0}
-    present = [name for name, column in record["columns"].items() if "file" in column]
-    values = protocol_values(run, record)
-    used = stats.complete(values[present].to_numpy(float))
-    means = add_averages(values[used], record["protocol"]["averages"]).mean()
-    return row | {"n": int(used.sum())} | {str(name): value for name, value in means.items()}
+    whole = formula(record["columns"], record["protocol"]["averages"])
+    statistics = whole.read([run], key.protocol)
+    present = [p for name, column in whole.columns.items() if "file" in column for p in whole.places[name]]
+    used = stats.complete(statistics[:, present])
+    values = whole(_means(whole.with_averages(statistics[used])[None]))[0]
+    return row | {"n": int(used.sum())} | dict(zip(whole.names, values.tolist(), strict=True))
 
 
-def _lower(columns: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
-    return frozenset(name for name, column in columns.items() if not column.get("higher_is_better", True))
+def _table_columns(board: Board, columns: Iterable[str]) -> list[str]:
+    """The facts with the protocol's columns and averages, in its order, between them; further metrics come last."""
+    names = [*board.protocol["columns"], *board.protocol["averages"]]
+    scores = [cell for name in names for cell in (name, *(_ends(name) if name in board.headlines else ()))]
+    further = [name for name in columns if name not in (*names, *LEADERBOARD_COLUMNS)]
+    return [*LEADERBOARD_COLUMNS[:BEFORE_SCORES], *scores, *LEADERBOARD_COLUMNS[BEFORE_SCORES:], *further]
+
+
+def _ends(name: str) -> tuple[str, str]:
+    return f"{name}_ci_low", f"{name}_ci_high"
 
 
 # ---------------------------------------------------------------- ranked rows
 
 
 def _with_scores(
-    table: pd.DataFrame, members: Sequence[Sequence[Run]], protocol: str, trials: int
+    board: Board, members: Sequence[Sequence[Run]], whole: Formula, trials: int
 ) -> tuple[pd.DataFrame, Ranked | None]:
-    """Means over the samples that all rows have, ranks, and their intervals from one joint bootstrap."""
-    record = members[0][0].protocols[protocol]
-    spec, primary = record["protocol"], record["protocol"]["primary"]
-    names, systems = _stacked([seed_mean(runs, protocol) for runs in members])
-    own = [names.index(name) for name in spec["columns"]]
-    present = [place for place in own if not np.isnan(systems[:, :, place]).all(axis=1).any()]
+    """Values over the samples that all rows have, ranks, and their intervals from one joint bootstrap."""
+    systems = np.stack([whole.read(runs, board.key.protocol) for runs in members])
+    own = [whole.places[name] for name in board.protocol["columns"]]
+    present = [p for places in own for p in places if not np.isnan(systems[:, :, places]).all(axis=(1, 2)).any()]
     used = np.logical_and.reduce([stats.complete(values[:, present]) for values in systems])
-    columns, values = stacked_averages(list(systems[:, used]), names, spec["averages"])
-    table = table.assign(n=int(used.sum()), **dict(zip(columns, _means(values).T, strict=True)))
+    statistics = whole.with_averages(systems[:, used])
+    values = whole(_means(statistics))
+    table = board.table.assign(n=int(used.sum()), **dict(zip(whole.names, values.T, strict=True)))
     if not used.any():
         return table, None
-    filled = [place for place in range(len(columns)) if not np.isnan(values[:, :, place]).any()]
-    shown = tuple(columns[place] for place in filled)
-    if primary in shown:
-        table["rank"] = table[primary].rank(method="min", ascending=False).astype(int)
+    filled = whole.only(
+        name
+        for place, name in enumerate(whole.columns)
+        if not np.isnan(values[:, place]).any() and not np.isnan(statistics[:, :, whole.places[name]]).any()
+    )
+    order = list(range(len(members)))
+    if board.primary in filled.names:
+        better = table[board.primary] * (-1 if board.primary in board.lower else 1)
+        table["rank"] = better.rank(method="min", ascending=False).astype(int)
     table = table.sort_values([name for name in ("rank", *ROW_COLUMNS) if name in table], kind="stable")
-    values = values[table.index][:, :, filled]
-    averages = {name: parts for name, parts in spec["averages"].items() if name in shown}
-    mix = mixture([name for name in shown if name not in averages], averages)
+    order = list(table.index)
+    kept = [place for name in filled.columns for place in whole.places[name]]
+    kept += [whole.linear[name] for name in filled.averages if name in filled.linear]
+    statistics = statistics[order][:, :, kept]
     ranked = Ranked(
         rows=tuple(map(row_name, table[list(ROW_COLUMNS)].itertuples(index=False))),
-        columns=shown,
-        averages=frozenset(averages),
-        lower=_lower(record["columns"]),
-        values=values,
-        mix=mix,
-        means=stats.joint(values[:, :, : len(mix)], trials, SEED, mix),
+        formula=filled,
+        lower=board.lower,
+        statistics=statistics,
+        own=statistics if filled.plain else own_values(filled, [members[place] for place in order], board.key, used),
+        resampled=stats.resampled(statistics, trials, SEED, filled),
         newest=max((run for runs in members for run in runs), key=_age),
         used=used,
     )
-    return _with_intervals(table, ranked, primary), ranked
+    return _with_intervals(table, ranked, board), ranked
 
 
-def _with_intervals(table: pd.DataFrame, ranked: Ranked, primary: str) -> pd.DataFrame:
+def _with_intervals(table: pd.DataFrame, ranked: Ranked, board: Board) -> pd.DataFrame:
     for place, name in enumerate(ranked.columns):
-        if name in AVERAGES:
-            table[f"{name}_ci_low"], table[f"{name}_ci_high"] = stats.interval(ranked.means[:, :, place])
-        if name == primary:
-            table["rank_low"], table["rank_high"] = stats.ranks(ranked.means[:, :, place])
+        drawn = ranked.resampled[:, :, place]
+        if name in board.headlines:
+            low, high = _ends(name)
+            table[low], table[high] = stats.interval(drawn)
+        if name == board.primary and not np.isnan(drawn).any():
+            table["rank_low"], table["rank_high"] = stats.ranks(drawn * ranked.signs[place])
     return table
 
 
-def seed_mean(runs: Sequence[Run], protocol: str) -> pd.DataFrame:
-    """Per-sample values of one row [samples, columns]: the mean over its seeds."""
-    values = [protocol_values(run, run.protocols[protocol]) for run in runs]
-    return sum(values[1:], start=values[0]) / len(values)
+def own_values(made: Formula, members: Sequence[Sequence[Run]], key: BoardKey, used: NDArray[np.bool_]) -> Array:
+    """The columns' values of each sample, the mean over the seeds of a row: [rows, used samples, columns]."""
+    rows = []
+    for runs in members:
+        tables = [protocol_values(run, run.protocols[key.protocol]).loc[used, list(made.columns)] for run in runs]
+        mean = sum(tables[1:], start=tables[0]) / len(tables)
+        rows.append(add_averages(mean, made.averages).to_numpy(float))
+    return np.stack(rows)
 
 
-def _stacked(systems: Sequence[pd.DataFrame]) -> tuple[list[str], Array]:
-    """The union of the columns, as a further metric may be there for some rows only; [systems, samples, columns]."""
-    names = list(dict.fromkeys(name for values in systems for name in values.columns))
-    whole = [values if list(values.columns) == names else values.reindex(columns=names) for values in systems]
-    return names, np.stack([values.to_numpy(float) for values in whole])
-
-
-def _means(values: Array) -> Array:
-    """[systems, columns], over what there is of a column."""
+def _means(statistics: Array) -> Array:
+    """[systems, statistics], over what there is of each."""
     with np.errstate(invalid="ignore"):
-        means: Array = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
+        means: Array = np.nansum(statistics, axis=1) / (~np.isnan(statistics)).sum(axis=1)
     return means
 
 

@@ -14,13 +14,11 @@ SCORE_COLUMNS = (
     "higher_is_better", "signature",
 )  # fmt: skip
 SAMPLE_COLUMNS = ("id", "modality", "reference", "caption", "status")
-METRIC_COLUMNS = ("similarity", "bertscore", "rouge", "bleurt", "umls_f1", "alignscore")
-AVERAGES = ("relevance", "factuality", "overall")
-LEADERBOARD_COLUMNS = (
-    "rank", "model", "class", "strategy", "prompt", "modality", "seeds", "params_trained_pct", *METRIC_COLUMNS,
-    *(name for average in AVERAGES for name in (average, f"{average}_ci_low", f"{average}_ci_high")),
+LEADERBOARD_COLUMNS = (  # the facts; what a protocol measures stands between the two halves, see `boards`
+    "rank", "model", "class", "strategy", "prompt", "modality", "seeds", "params_trained_pct",
     "rank_low", "rank_high", "n", "captions_per_s", "peak_memory_bytes", "control",
 )  # fmt: skip
+BEFORE_SCORES = LEADERBOARD_COLUMNS.index("rank_low")
 BOARD_COLUMNS = ("dataset", "split", "weights", "protocol", "data")
 SIGNIFICANCE_COLUMNS = (
     *BOARD_COLUMNS, "metric", "family", "row_a", "row_b", "difference", "ci_low", "ci_high", "p", "p_holm", "n",

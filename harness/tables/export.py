@@ -7,25 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from harness.machine.terminal import console
+from harness.machine.terminal import console, table
 from harness.store import write_text
-from harness.tables.columns import AVERAGES, LEADERBOARD_COLUMNS
 
 if TYPE_CHECKING:
     from harness.tables.boards import Board
 
 TEXT = ("model", "strategy", "prompt", "modality", "control")
-HIDDEN = (
-    "class",
-    "rank_low",
-    "rank_high",
-    "peak_memory_bytes",
-    *(f"{a}_ci_{e}" for a in AVERAGES for e in ("low", "high")),
-)
+HIDDEN = ("class", "rank_low", "rank_high", "peak_memory_bytes")
 COSTS = ("captions_per_s", "params_trained_pct", "seeds", "n")
 PRINTED = 50  # rows on a terminal
 LATEX = str.maketrans(
@@ -36,7 +26,7 @@ RANK_HELP = "ranks and intervals: 95 %, bootstrap over images"
 
 
 def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
-    """The table as text: composites and ranks with their intervals, empty columns left out.
+    """The table as text: values and ranks with their intervals, empty columns left out.
 
     `brief` also leaves out what is the same in every row, as a terminal is narrow.
     """
@@ -45,15 +35,16 @@ def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
         # A control has no strategy, prompt and modality that would set the captioners apart.
         part = table[table["control"] == ""] if name in TEXT else table
         same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1
-        if name not in HIDDEN and name not in empty and not same:
+        bound = str(name).endswith(("_ci_low", "_ci_high"))
+        if name not in HIDDEN and name not in empty and not bound and not same:
             shown[name] = [_cell(name, row) for row in rows]
     return pd.DataFrame(shown)
 
 
 def _empty(table: pd.DataFrame) -> list[str]:
     """Columns that say nothing of any row."""
-    blank = [str(name) for name in table.columns if name not in ("rank", *TEXT) and table[name].isna().all()]
-    return [*blank, *(["control"] if not (table["control"] != "").any() else [])]
+    unfilled = [str(name) for name in table.columns if name not in ("rank", *TEXT) and table[name].isna().all()]
+    return [*unfilled, *(["control"] if not (table["control"] != "").any() else [])]
 
 
 def _cell(name: str, row: Mapping[Any, Any]) -> str:
@@ -65,7 +56,7 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
     if name == "rank":
         low, high = row["rank_low"], row["rank_high"]
         return f"{value:.0f}" if low == high else f"{value:.0f} ({low:.0f}-{high:.0f})"
-    if name in AVERAGES and not pd.isna(row[f"{name}_ci_low"]):
+    if not pd.isna(row.get(f"{name}_ci_low")):
         return f"{value:.3f} [{row[f'{name}_ci_low']:.3f}, {row[f'{name}_ci_high']:.3f}]"
     if name in ("seeds", "n"):
         return f"{value:.0f}"
@@ -77,38 +68,34 @@ def _cell(name: str, row: Mapping[Any, Any]) -> str:
 def show(board: Board, path: Path, others: Sequence[str]) -> None:
     """Print the board, its note, why columns are blank, and where the files are."""
     text = readable(board.table.head(PRINTED), brief=True)
-    left_out = _narrow(text, console.width)
-    table = Table(
-        title=board.group.title,
-        caption=board.note or None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in text.columns.difference(left_out, sort=False):
-        table.add_column(name.replace("_", " "), justify="left" if name in TEXT else "right")
-    for row in text.drop(columns=left_out).itertuples(index=False):
-        table.add_row(*(escape(cell) for cell in row))
-    console.print(table, soft_wrap=False)
+    left_out = _narrow(text, board, console.width)
+    kept = text.drop(columns=left_out)
+    table(board.key.title, list(map(str, kept)), kept.to_numpy().tolist(), left=TEXT, caption=board.note)
     if left_out:
         console.print(f"this terminal is narrow: {', '.join(left_out)} are in the files only", markup=False)
     if len(board.table) > PRINTED:
         console.print(f"the first {PRINTED} of {len(board.table)} rows; the files have all", markup=False)
-    for name, reason in board.blank.items():
-        console.print(f"{name} is blank: {reason}", markup=False)
+    for line in _remarks(board):
+        console.print(line, markup=False)
     for title in others:
         console.print(f"another table: {title}", markup=False)
     console.print(f"leaderboard: {path} (.md, .tex beside it); {RANK_HELP}", markup=False)
 
 
-def _narrow(text: pd.DataFrame, width: int) -> list[str]:
-    """The columns to leave out so that the others fit side by side: cost first, then metrics; never the overall."""
+def _remarks(board: Board) -> list[str]:
+    """Where less is better, and why columns are blank."""
+    lower = [str(name) for name in board.table if name in board.lower and board.table[name].notna().any()]
+    less = [f"less is better: {', '.join(lower)}"] if lower else []
+    return [*less, *(f"{name} is blank: {reason}" for name, reason in board.unfilled.items())]
+
+
+def _narrow(text: pd.DataFrame, board: Board, width: int) -> list[str]:
+    """The columns to leave out so that the others fit: cost first, then metrics; never the one that ranks."""
     widths = {name: 3 + max([len(name), *map(len, text[name])]) for name in text.columns}  # padding and divider
-    keep = ("rank", "model", "strategy", "overall", "control")
-    metrics = [name for name in text.columns if name not in (*COSTS, *AVERAGES, *keep)]
+    keep = ("rank", "model", "strategy", board.primary, "control")
+    metrics = [name for name in text.columns if name not in (*COSTS, *board.headlines, *keep)]
     left_out: list[str] = []
-    for name in [*COSTS, *metrics, *AVERAGES]:
+    for name in [*COSTS, *metrics, *board.headlines]:
         if sum(widths.values()) <= width:
             break
         if name in widths and name not in keep:
@@ -120,13 +107,13 @@ def _narrow(text: pd.DataFrame, width: int) -> list[str]:
 def write_markdown(board: Board, path: Path) -> None:
     """A Markdown table with its note above."""
     text = readable(board.table)
-    lines = [f"**{board.group.title}**", "", *([board.note, ""] if board.note else [])]
+    lines = [f"**{board.key.title}**", "", *([board.note, ""] if board.note else [])]
     lines.append("| " + " | ".join(text.columns) + " |")
     lines.append("|" + "|".join(":--" if name in TEXT else "--:" for name in text.columns) + "|")
     lines += [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in text.itertuples(index=False)
     ]
-    lines += ["", f"{RANK_HELP}.", *(f"{name} is blank: {reason}" for name, reason in board.blank.items())]
+    lines += ["", f"{RANK_HELP}.", *_remarks(board)]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -138,12 +125,9 @@ def write_latex(board: Board, path: Path) -> None:
     body = [" & ".join(map(_latex, row)) for row in text.itertuples(index=False)]
     lines = [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
     lines += [*(rf"{row} \\" for row in body), "\\bottomrule", "\\end{tabular}"]
-    write_text(path, f"% {board.group.title}\n% {board.note or RANK_HELP}\n" + "\n".join(lines) + "\n")
+    write_text(path, f"% {board.key.title}\n% {board.note or RANK_HELP}\n" + "\n".join(lines) + "\n")
 
 
 def _latex(cell: str) -> str:
     """Text that LaTeX prints as it is."""
     return cell.translate(LATEX)
-
-
-assert set(HIDDEN) <= set(LEADERBOARD_COLUMNS)

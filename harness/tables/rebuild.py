@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness import config
 from harness.contracts import CapBenchError, RequestError
 from harness.machine.terminal import console
 from harness.store.cache import Cache
@@ -31,9 +32,6 @@ from harness.tables.selection import View, seen
 from harness.tables.significance import agreement_table, significance_table
 from harness.tables.subgroups import subgroups_table
 
-PERMUTATIONS = 10_000
-
-
 WRITERS: dict[str, Callable[[Board, Path], None]] = {
     ".csv": lambda board, path: write_csv(board.table, path),
     ".md": write_markdown,
@@ -41,7 +39,7 @@ WRITERS: dict[str, Callable[[Board, Path], None]] = {
 }
 
 
-def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> list[Board]:
+def rebuild(results: Path, trials: int, permutations: int) -> list[Board]:
     """Write every table of a results folder; the newest board comes first."""
     cache = Cache(results / "cache")
     runs = trusted(find_runs(results, cache.files))
@@ -52,24 +50,24 @@ def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> lis
     boards: list[Board] = []
     beside: dict[str, list[pd.DataFrame]] = {"significance": [], "agreement": [], "subgroups": [], "controls": []}
     ablation: list[pd.DataFrame] = []
-    for group, members in grouped(runs).items():
-        board, ranked = build(group, members, trials)
-        found = opponents(group, members, ranked)
-        boards.append(with_controls(board, ranked, members, found, trials))
-        if ranked is not None:
-            beside["significance"].append(significance_table(group, ranked, permutations))
-            beside["agreement"].append(agreement_table(group, ranked))
-            beside["subgroups"].append(subgroups_table(group, ranked, trials))
-            ablation.append(ablation_table(group, ranked, members, trials, permutations))
-            beside["controls"].append(controls_table(group, ranked, found, trials, permutations))
+    for key, members in grouped(runs).items():
+        board = build(key, members, trials)
+        found = opponents(board)
+        boards.append(with_controls(board, found, trials))
+        if board.ranked is not None:
+            beside["significance"].append(significance_table(key, board.ranked, permutations))
+            beside["agreement"].append(agreement_table(key, board.ranked))
+            beside["subgroups"].append(subgroups_table(key, board.ranked, trials))
+            ablation.append(ablation_table(board, trials, permutations))
+            beside["controls"].append(controls_table(board, found, trials, permutations))
     write_ablation(ablation, results)
     columns = (SIGNIFICANCE_COLUMNS, AGREEMENT_COLUMNS, SUBGROUP_COLUMNS, CONTROL_COLUMNS)
     for (name, parts), names in zip(beside.items(), columns, strict=True):
         table = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(names))])
         write_csv(table.sort_values(list(BOARD_COLUMNS), kind="stable"), results / f"{name}.csv")
-    boards.sort(key=lambda board: (board.newest, board.group.slug), reverse=True)
+    boards.sort(key=lambda board: (board.newest, board.key.slug), reverse=True)
     for board in boards if len(boards) > 1 else []:
-        _write(board, results / f"leaderboard-{board.group.slug}")
+        _write(board, results / f"leaderboard-{board.key.slug}")
     if boards:
         _write(boards[0], results / "leaderboard")
     return boards
@@ -77,18 +75,23 @@ def rebuild(results: Path, trials: int, permutations: int = PERMUTATIONS) -> lis
 
 def select(boards: Sequence[Board], **wanted: str | None) -> Board:
     """The newest board that fits the filters. Raises RequestError listing what there is."""
-    fitting = [b for b in boards if all(v is None or getattr(b.group, k) == v for k, v in wanted.items())]
+    fitting = [b for b in boards if all(v is None or getattr(b.key, k) == v for k, v in wanted.items())]
     if not boards:
         raise CapBenchError("no run with scores to show; runs.csv says what failed, `capbench run` or `score` mends it")
     if not fitting:
-        known = "; ".join(b.group.title for b in boards)
+        known = "; ".join(b.key.title for b in boards)
         raise RequestError(f"no leaderboard fits { ({k: v for k, v in wanted.items() if v}) }; there is: {known}")
     return fitting[0]
 
 
-def finish(results: Path, trials: int, **wanted: str | None) -> None:
+def usual() -> dict[str, int]:
+    """Trials and permutations of a command that does not ask for them: what `capbench leaderboard` takes by itself."""
+    return {key: config.default("leaderboard", key) for key in ("trials", "permutations")}
+
+
+def finish(results: Path, **wanted: str | None) -> None:
     """Rebuild the tables, print the board asked for and say where it is."""
-    boards = rebuild(results, trials)
+    boards = rebuild(results, **usual())
     present(results, boards, select(boards, **wanted), View())
 
 
@@ -96,7 +99,7 @@ def present(results: Path, boards: Sequence[Board], board: Board, view: View) ->
     """Print what a view shows of a board; the files in `results` are whole."""
     if board is not boards[0]:
         _write(board, results / "leaderboard")
-    show(seen(board, view), results / "leaderboard.csv", [b.group.title for b in boards if b is not board])
+    show(seen(board, view), results / "leaderboard.csv", [b.key.title for b in boards if b is not board])
     if view.words:
         console.print(f"shown: {view.words}; ranks and intervals are those of the whole table", markup=False)
 

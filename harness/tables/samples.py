@@ -62,9 +62,9 @@ def _columns(run: Run) -> dict[str, Mapping[str, Any]]:
 def samples_csv(run: Run) -> str:
     """One row per sample, then one column per metric of all protocols; numbers and texts as in every other table."""
     rows, columns = run.read(), _columns(run)
-    blank = np.full(len(rows), np.nan)
-    texts = [text_cells(name, [row.get(name) for row in rows]) for name in SAMPLE_COLUMNS]
-    numbers = [number_cells(run.values(c) if "file" in c else blank) for c in columns.values()]
+    unfilled = np.full(len(rows), np.nan)
+    texts = [text_cells(name, [getattr(row, name) for row in rows]) for name in SAMPLE_COLUMNS]
+    numbers = [number_cells(run.values(c) if "file" in c else unfilled) for c in columns.values()]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*SAMPLE_COLUMNS, *columns])

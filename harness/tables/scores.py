@@ -13,31 +13,32 @@ from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.columns import SCORE_COLUMNS, SEED
-from harness.tables.values import mixture, protocol_matrix, stacked_averages
+from harness.tables.formulas import Formula, formula, lower_is_better
 
 AT_ONCE = 500  # runs resampled together: the draws depend on the number of samples alone, so they are made once
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A run under one protocol. values: [n, columns] of the samples that have a value in every scored column."""
+    """A run under one protocol. statistics: [n, of columns] of the samples with a value in every scored column."""
 
     run: Run
     protocol: str
     record: Mapping[str, Any]
-    values: Array
+    formula: Formula
+    statistics: Array
     left_out: int
 
     @property
-    def like(self) -> tuple[Any, ...]:
+    def like(self) -> str:
         """What runs that are resampled together have in common."""
-        averages = {name: tuple(parts) for name, parts in self.record["protocol"]["averages"].items()}
-        return (tuple(_blank(self.record).items()), tuple(averages.items()), len(self.values))
+        made = {name: c.get("combine", "file" in c) for name, c in self.formula.columns.items()}
+        return repr((made, self.formula.averages, len(self.statistics)))
 
 
 def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
     """One row for each run, protocol and column, the averages last."""
-    groups: dict[tuple[Any, ...], list[Scored]] = {}
+    groups: dict[str, list[Scored]] = {}
     for one in (_scored(run, name, record) for run in runs for name, record in run.protocols.items()):
         groups.setdefault(one.like, []).append(one)
     rows = [
@@ -51,42 +52,32 @@ def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
 
 
 def _scored(run: Run, protocol: str, record: Mapping[str, Any]) -> Scored:
-    values = protocol_matrix(run, record)
-    used = stats.complete(values[:, [not blank for blank in _blank(record).values()]])
-    return Scored(run, protocol, record, values[used], int((~used).sum()))
-
-
-def _blank(record: Mapping[str, Any]) -> dict[str, bool]:
-    """Column -> whether its metric could not run."""
-    return {name: "file" not in column for name, column in record["columns"].items()}
+    whole = formula(record["columns"], record["protocol"]["averages"])
+    statistics = whole.read([run], protocol)
+    scored = [place for name, c in whole.columns.items() if "file" in c for place in whole.places[name]]
+    used = stats.complete(statistics[:, scored])
+    return Scored(run, protocol, record, whole, statistics[used], int((~used).sum()))
 
 
 def _rows(members: Sequence[Scored], trials: int) -> Iterator[dict[str, Any]]:
-    record = members[0].record
-    names, values = stacked_averages(
-        [m.values for m in members], list(record["columns"]), record["protocol"]["averages"]
-    )
-    blank = np.full((len(members), len(names)), np.nan)
-    mean, low, high = blank.copy(), blank.copy(), blank.copy()
-    if values.shape[1]:
-        filled = ~np.isnan(values[0, 0])
-        shown = [name for name, whole in zip(names, filled.tolist(), strict=True) if whole]
-        mix = mixture([name for name in shown if name in record["columns"]], _averages(record, shown))
-        mean[:, filled] = values[:, :, filled].mean(axis=1)
-        resampled = stats.joint(values[:, :, filled][:, :, : len(mix)], trials, SEED, mix)
-        low[:, filled], high[:, filled] = stats.interval(resampled)
+    whole = members[0].formula
+    statistics = whole.with_averages(np.stack([member.statistics for member in members]))
+    cells = np.full((3, len(members), len(whole.names)), np.nan)  # value, ci_low, ci_high
+    if statistics.shape[1]:
+        known = ~np.isnan(statistics[0, 0])
+        filled = whole.only(name for name in whole.columns if known[whole.places[name]].all())
+        columns = [whole.names.index(name) for name in filled.names]
+        statistics = statistics[:, :, known]
+        cells[0][:, columns] = filled(statistics.mean(axis=1))
+        cells[1][:, columns], cells[2][:, columns] = stats.interval(stats.resampled(statistics, trials, SEED, filled))
     for place, member in enumerate(members):
-        yield from _member_rows(member, names, zip(mean[place], low[place], high[place], strict=True))
+        yield from _member_rows(member, cells[:, place].T)
 
 
-def _averages(record: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Sequence[str]]:
-    return {name: parts for name, parts in record["protocol"]["averages"].items() if name in shown}
-
-
-def _member_rows(member: Scored, names: Sequence[str], values: Iterable[tuple[float, ...]]) -> Iterator[dict[str, Any]]:
+def _member_rows(member: Scored, cells: Array) -> Iterator[dict[str, Any]]:
     run, columns = member.run, member.record["columns"]
-    empty = _empty(run)
-    for name, (value, low, high) in zip(names, values, strict=True):
+    empty, lower = _empty(run), lower_is_better(columns, member.formula.averages)
+    for name, (value, low, high) in zip(member.formula.names, cells.tolist(), strict=True):
         column = columns.get(name, {})
         yield {
             "run_id": run.row["run_id"],
@@ -95,11 +86,11 @@ def _member_rows(member: Scored, names: Sequence[str], values: Iterable[tuple[fl
             "value": value,
             "ci_low": low,
             "ci_high": high,
-            "n": len(member.values),
+            "n": len(member.statistics),
             "n_failed": member.left_out,
             "n_empty": empty,
             "n_truncated": run.truncated(column),
-            "higher_is_better": column.get("higher_is_better", True),
+            "higher_is_better": name not in lower,
             "signature": column.get("signature") or column.get("missing") or _average_signature(name, member.record),
         }
 
@@ -107,7 +98,7 @@ def _member_rows(member: Scored, names: Sequence[str], values: Iterable[tuple[fl
 def _empty(run: Run) -> int:
     """Empty captions, as generation counted them; a submission has no such count."""
     counted = run.row.get("n_empty")
-    return sum(row["caption"] == "" for row in run.rows) if counted is None else int(counted)
+    return sum(row.caption == "" for row in run.rows) if counted is None else int(counted)
 
 
 def _average_signature(name: str, record: Mapping[str, Any]) -> str:

@@ -50,9 +50,14 @@ def seen(board: Board, view: View) -> Board:
         table = table.drop_duplicates(column, keep="first")  # the table is in the order of the ranks
     if view.sort is not None:
         column = _column(table, "sort", view.sort)
-        ascending = column in ASCENDING | board.lower or not pd.api.types.is_numeric_dtype(table[column])
+        ascending = _least_first(column, board) or not pd.api.types.is_numeric_dtype(table[column])
         table = table.sort_values(column, ascending=ascending, kind="stable")
     return replace(board, table=table.reset_index(drop=True))
+
+
+def _least_first(column: str, board: Board) -> bool:
+    """Whether less is better in a column; the bounds of an interval are of its column."""
+    return column in ASCENDING or column.removesuffix("_ci_low").removesuffix("_ci_high") in board.lower
 
 
 def _fitting(table: pd.DataFrame, column: str, wanted: str) -> pd.Index:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.boards import Group, Ranked
+from harness.tables.boards import BoardKey, Ranked
 from harness.tables.columns import AGREEMENT_COLUMNS, SEED, SIGNIFICANCE_COLUMNS
 
 LEVEL = 0.05  # the p-value that a table with all pairs must be able to reach after Holm's correction
@@ -20,7 +20,7 @@ AGREEING = 40  # rows whose samples are compared: Kendall's tau takes its time, 
 Places = NDArray[np.int64]
 
 
-def significance_table(group: Group, ranked: Ranked, permutations: int) -> pd.DataFrame:
+def significance_table(key: BoardKey, ranked: Ranked, permutations: int) -> pd.DataFrame:
     """Differences of rows per column with paired intervals and p-values, corrected over the pairs of the column.
 
     All pairs, row_a ranked above row_b, as long as the correction leaves p = LEVEL possible: the smallest p-value is
@@ -33,47 +33,50 @@ def significance_table(group: Group, ranked: Ranked, permutations: int) -> pd.Da
     parts = _all_pairs(ranked, permutations) if every else _with_best(ranked, permutations)
     table = pd.concat([_part(ranked, place, *part) for place, part in enumerate(parts)], ignore_index=True)
     family = "all pairs" if every else f"best row and the next {NEXT}"
-    return table.assign(family=family, n=ranked.values.shape[1], **group.cells)[list(SIGNIFICANCE_COLUMNS)]
+    return table.assign(family=family, n=ranked.statistics.shape[1], **key.cells)[list(SIGNIFICANCE_COLUMNS)]
 
 
 def _all_pairs(ranked: Ranked, permutations: int) -> Iterator[tuple[Places, Places, Array]]:
     """Per column: the rows of each pair and its p-value."""
     left, right = np.triu_indices(len(ranked.rows), k=1)
-    p = stats.permutation(ranked.values, permutations, SEED)
+    p = stats.permutation(ranked.statistics, permutations, SEED, ranked.formula)
     for place in range(len(ranked.columns)):
         yield left, right, p[left, right, place]
 
 
 def _with_best(ranked: Ranked, permutations: int) -> Iterator[tuple[Places, Places, Array]]:
     """The same for the best row of each column and those that follow it."""
-    signs = np.array([1 if name in ranked.lower else -1 for name in ranked.columns])
-    order = np.argsort(ranked.values.mean(axis=1) * signs, axis=0, kind="stable")[: NEXT + 1]  # [rows, columns]
-    chosen = np.stack([ranked.values[rows, :, place] for place, rows in enumerate(order.T)], axis=-1)
-    p = stats.permutation_with_first(chosen, permutations, SEED)
-    for place, rows in enumerate(order.T):
-        yield np.full(len(rows) - 1, rows[0]), rows[1:], p[:, place]
+    order = np.argsort(-ranked.values * ranked.signs, axis=0, kind="stable")[: NEXT + 1]  # [rows, columns]
+    best = dict(zip(ranked.columns, order.T, strict=True))
+    means = np.stack([ranked.statistics[best[n], :, at] for n, at in ranked.formula.linear.items()], axis=-1)
+    p = dict(zip(ranked.formula.linear, stats.permutation_with_first(means, permutations, SEED).T, strict=True))
+    for place, (name, rows) in enumerate(best.items()):
+        if name not in p:  # all that it is made of goes with its own rows
+            every = stats.permutation_with_first(ranked.statistics[rows], permutations, SEED, ranked.formula)
+            p[name] = every[:, place]
+        yield np.full(len(rows) - 1, rows[0]), rows[1:], p[name]
 
 
 def _part(ranked: Ranked, place: int, left: Places, right: Places, p: Array) -> pd.DataFrame:
     """The rows of one column; intervals from the resampled means of both."""
-    means = np.moveaxis(ranked.means, 0, -1)[:, place]  # [rows, trials]
+    means = np.moveaxis(ranked.resampled, 0, -1)[:, place]  # [rows, trials]
     low, high = stats.interval((means[left] - means[right]).T)
-    column = ranked.values[:, :, place].mean(axis=1)
+    column = ranked.values[:, place]
     names = np.array(ranked.rows)
     cells = {"row_a": names[left], "row_b": names[right], "difference": column[left] - column[right]}
     cells |= {"ci_low": low, "ci_high": high, "p": p, "p_holm": stats.holm(p)}
     return pd.DataFrame(cells).assign(metric=ranked.columns[place])
 
 
-def agreement_table(group: Group, ranked: Ranked) -> pd.DataFrame:
+def agreement_table(key: BoardKey, ranked: Ranked) -> pd.DataFrame:
     """Spearman's rho and Kendall's tau-b for all pairs of metrics.
 
     system: over the means of the rows. sample: over the samples of a row, the mean over the best rows (AGREEING at
     most) in which both metrics vary; `rows` counts them.
     """
-    places = [place for place, name in enumerate(ranked.columns) if name not in ranked.averages]
-    values = ranked.values[:, :, places]
-    system = stats.agreement(values.mean(axis=1))
+    places = list(range(len(ranked.formula.columns)))
+    values = ranked.own[:, :, places]
+    system = stats.agreement(ranked.values[:, places])
     each = np.array([stats.agreement(row) for row in values[:AGREEING]])  # [rows, 2, k, k]
     counted = (~np.isnan(each)).sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -91,4 +94,4 @@ def agreement_table(group: Group, ranked: Ranked) -> pd.DataFrame:
         for level, rho, tau, rows in levels
         for a, b in zip(*np.triu_indices(len(places), k=1), strict=True)
     ]
-    return pd.DataFrame(cells).assign(n=values.shape[1], **group.cells).reindex(columns=list(AGREEMENT_COLUMNS))
+    return pd.DataFrame(cells).assign(n=values.shape[1], **key.cells).reindex(columns=list(AGREEMENT_COLUMNS))

@@ -1,6 +1,7 @@
-"""How sure are we? Intervals by bootstrap, differences by paired permutation tests, agreement of metrics.
+"""Statistics of scores: intervals by bootstrap, differences by paired permutation tests, agreement of metrics.
 
-A matrix of per-sample values has one row per image and one column per column of the protocol; NaN marks a failure.
+A matrix of statistics has one row per image; their means are the columns of the protocol, or make them by a `Formula`.
+NaN marks a failure. A value that one resample of the images does not have (0/0) has no interval and no rank range.
 There is one denominator: an image that failed in any column is left out of all of them, so that an average covers the
 same images as its parts. `complete` says which images remain; the caller counts and prints the others.
 """
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
 from harness.contracts import RequestError
+from harness.tables.formulas import Formula
 
 Array = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 CHUNK = 2_000_000  # draws held in memory at once (16 MB)
 EQUAL = 1e-9  # of the sum of all absolute values: the same sum in another order is no larger one
@@ -60,6 +63,12 @@ def joint(values: Array, trials: int, seed: int, mix: Array | None = None) -> Ar
     return np.moveaxis(means, -1, 0)
 
 
+def resampled(statistics: Array, trials: int, seed: int, formula: Formula) -> Array:
+    """Values of columns [trials, systems, columns] over jointly resampled images of `statistics` [systems, n, all]."""
+    mix = formula.mix
+    return formula(joint(statistics[:, :, : len(mix)], trials, seed, mix))
+
+
 def interval(means: Array, level: float = 0.95) -> tuple[Array, Array]:
     """Percentile interval: lower and upper bound over the trials, the first axis of `means`; NaN where a mean is NaN.
 
@@ -90,44 +99,82 @@ def ranks(overall: Array, level: float = 0.95) -> tuple[NDArray[np.int64], NDArr
     return low.astype(np.int64), high.astype(np.int64)
 
 
-def permutation(values: Array, trials: int, seed: int) -> Array:
-    """p-values [systems, systems, k] of the paired two-sided test for a difference of means (Good 2005, section 3).
+def permutation(values: Array, trials: int, seed: int, formula: Formula | None = None) -> Array:
+    """p-values [systems, systems, columns] of the paired two-sided test for a difference (Good 2005, section 3).
 
-    values: [systems, n, k] over the same n images, no NaN. If two systems were alike, the captions of an image could
-    be swapped: the sign of its difference is drawn at random, the same draws for all pairs and columns.
-    p = (1 + draws with a difference at least as large) / (1 + trials) (Phipson and Smyth 2010); 1 on the diagonal.
+    values: statistics [systems, n, k] over the same n images, no NaN; without a formula their means are the columns.
+    If two systems were alike, the captions of an image could be swapped, and with them all its statistics: whether
+    they are is drawn at random, the same draws for all pairs and columns. p = (1 + draws with a difference at least as
+    large) / (1 + trials) (Phipson and Smyth 2010); 1 on the diagonal. A draw without a difference counts as a larger
+    one; columns without an observed difference have no p-value.
     """
-    systems, _, k = values.shape
-    one, other = np.triu_indices(systems, k=1)
-    found = _sign_flips(values, trials, seed, lambda sums: sums[:, one] - sums[:, other])
-    p = np.ones((systems, systems, k))
+    one, other = np.triu_indices(len(values), k=1)
+    found = _swaps(values, trials, seed, one, other, formula)
+    p = np.ones((len(values), len(values), found.shape[1]))
     p[one, other] = p[other, one] = found
     return p
 
 
-def permutation_with_first(values: Array, trials: int, seed: int) -> Array:
-    """The p-values [systems - 1, k] of `permutation` for the pairs of the first system with each other one."""
-    return _sign_flips(values, trials, seed, lambda sums: sums[:, 1:] - sums[:, :1])
+def permutation_with_first(values: Array, trials: int, seed: int, formula: Formula | None = None) -> Array:
+    """The p-values [systems - 1, columns] of `permutation` for the pairs of the first system with each other one."""
+    others = np.arange(1, len(values))
+    return _swaps(values, trials, seed, others, np.zeros_like(others), formula)
 
 
-def _sign_flips(values: Array, trials: int, seed: int, differences: Callable[[Array], Array]) -> Array:
-    """p-values of the `differences` [draws, pairs, k] that come of the sums [draws, systems, k] under random signs."""
+def _swaps(values: Array, trials: int, seed: int, one: Places, other: Places, formula: Formula | None) -> Array:
+    """p-values [pairs, columns]. A swap turns the sign of an image's share in the difference of the sums of a pair."""
     systems, n, k = values.shape
     flat = (values - values.mean(axis=0)).transpose(1, 0, 2).reshape(n, systems * k)  # smaller sums, same differences
-    total = flat.sum(axis=0)
+    total = flat.sum(axis=0).reshape(systems, k)
     rounding = EQUAL * np.abs(flat).sum(axis=0).reshape(systems, k).max(axis=0)
-    least = np.abs(differences(total.reshape(1, systems, k))[0]) - rounding
+    gaps, rounding = _gaps(values, one, other, rounding, formula)
+    least = np.abs(gaps(total[one] - total[other])) - rounding
     larger = np.ones(least.shape)
     rng = np.random.default_rng(seed)
     for part in _parts(trials, max(n, systems * k, least.size)):
-        chosen = _bits(rng, part.stop - part.start, n) @ flat
-        drawn = differences((2 * chosen - total).reshape(-1, systems, k))  # chosen - (total - chosen): signs of +1, -1
-        larger += (np.abs(drawn) >= least).sum(axis=0)
-    return larger / (trials + 1)
+        chosen = (_bits(rng, part.stop - part.start, n) @ flat).reshape(-1, systems, k)
+        drawn = 2 * chosen - total  # chosen - (total - chosen): signs of +1, -1
+        larger += (~(np.abs(gaps(drawn[:, one] - drawn[:, other])) < least)).sum(axis=0)
+    return np.where(np.isnan(least), np.nan, larger / (trials + 1))
+
+
+def _gaps(
+    values: Array, one: Places, other: Places, rounding: Array, formula: Formula | None
+) -> tuple[Callable[[Array], Array], Array]:
+    """From differences of sums [..., pairs, k] to those of columns, and what rounding may add to these.
+
+    The sums of both systems of a pair together stay as they are, so that a difference says what each of them is.
+    """
+    if formula is None or formula.plain:
+        return lambda sums: sums, rounding
+    columns = [formula.names.index(name) for name in formula.linear]
+    statistics = list(formula.linear.values())
+    whole, size = values.sum(axis=1), np.abs(values).sum(axis=1)
+    both, least = whole[one] + whole[other], EQUAL * (size[one] + size[other])
+    n = values.shape[1]
+
+    def gaps(sums: Array) -> Array:
+        halves = (np.where(np.abs(half) < least, 0.0, half) / n for half in ((both + sums) / 2, (both - sums) / 2))
+        left, right = (formula(half) for half in halves)
+        found: Array = left - right
+        found[..., columns] = sums[..., statistics]
+        return found
+
+    spread = EQUAL * np.nanmax(np.abs(formula(whole / n)), axis=0, initial=0.0)
+    spread[columns] = rounding[statistics]
+    return gaps, spread
 
 
 def holm(p: Array) -> Array:
-    """p-values of one family of tests [m], corrected to hold for any false finding in all of them (Holm 1979)."""
+    """p-values of one family of tests [m], corrected to hold for any false finding in all of them (Holm 1979).
+
+    A comparison without a p-value (NaN) is no test of the family.
+    """
+    known = ~np.isnan(p)
+    if not known.all():
+        whole = np.full_like(p, np.nan)
+        whole[known] = holm(p[known])
+        return whole
     order = np.argsort(p, kind="stable")
     steps = p[order] * np.arange(len(p), 0, -1)
     corrected = np.empty_like(p)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.store import JournalRow
 from harness.tables import stats
-from harness.tables.boards import Group, Ranked
+from harness.tables.boards import BoardKey, Ranked
 from harness.tables.columns import SEED, SUBGROUP_COLUMNS
 
 MANY = 5  # concepts: this many and more are one subgroup
@@ -18,7 +19,7 @@ MANY = 5  # concepts: this many and more are one subgroup
 Mask = NDArray[np.bool_]
 
 
-def subgroups_table(group: Group, ranked: Ranked, trials: int) -> pd.DataFrame:
+def subgroups_table(key: BoardKey, ranked: Ranked, trials: int) -> pd.DataFrame:
     """Means with intervals by modality, by length of the reference and by number of concepts.
 
     A way of dividing that leaves one subgroup is left out, as is what the runs do not know of their samples. One
@@ -31,33 +32,35 @@ def subgroups_table(group: Group, ranked: Ranked, trials: int) -> pd.DataFrame:
         for label, mask in members.items()
     ]
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return table.assign(**group.cells).reindex(columns=list(SUBGROUP_COLUMNS))
+    return table.assign(**key.cells).reindex(columns=list(SUBGROUP_COLUMNS))
 
 
 def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
-    values = ranked.values[:, mask]
-    rows, n, columns = values.shape
+    statistics = ranked.statistics[:, mask]
+    values = ranked.formula(statistics.mean(axis=1))
+    (rows, columns), n = values.shape, statistics.shape[1]
     bounds = [np.full((rows, columns), np.nan)] * 2
     if n > 1:
-        bounds[:] = stats.interval(stats.joint(values[:, :, : len(ranked.mix)], trials, SEED, ranked.mix))
+        bounds[:] = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
     return pd.DataFrame(
         {
             "row": np.repeat(ranked.rows, columns),
             "metric": np.tile(ranked.columns, rows),
             "n": n,
-            "value": values.mean(axis=1).ravel(),
+            "value": values.ravel(),
             "ci_low": bounds[0].ravel(),
             "ci_high": bounds[1].ravel(),
         }
     )
 
 
-def divisions(facts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mask]]:
+def divisions(facts: Sequence[JournalRow]) -> dict[str, dict[str, Mask]]:
     """Ways to divide the samples -> subgroup -> which samples [n]."""
-    words = np.array([len(str(row["reference"]).split()) for row in facts])
-    found = {"modality": dict(_same([row.get("modality") for row in facts])), "caption_length": dict(_thirds(words))}
-    if all("concepts" in row for row in facts):  # journals of earlier versions do not have them
-        found["concepts"] = dict(_counted(np.array([len(row["concepts"]) for row in facts])))
+    words = np.array([len(str(row.reference).split()) for row in facts])
+    found = {"modality": dict(_same([row.modality for row in facts])), "caption_length": dict(_thirds(words))}
+    concepts = [row.concepts for row in facts if row.concepts is not None]
+    if len(concepts) == len(facts):  # journals of earlier versions do not have them
+        found["concepts"] = dict(_counted(np.array([len(names) for names in concepts])))
     return {by: members for by, members in found.items() if len(members) > 1}
 
 

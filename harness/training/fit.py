@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +28,7 @@ from harness.contracts import (
     Training,
 )
 from harness.machine import memory, ranks
-from harness.store import read_json, write_text
+from harness.store import csv_text, read_json, write_text
 from harness.training.loss import caption_loss
 from harness.training.trainer import (
     COMPLETE,
@@ -214,7 +212,7 @@ def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]
     trainer.write = partial(job.strategy.save, plan=job.plan)
     trainer.read = partial(job.strategy.load, plan=job.plan)
     if isinstance(job.captioner, TowerCached):
-        trainer.given = job.captioner.given
+        trainer.using_features = job.captioner.using_features
     if trainer.args.gradient_accumulation_steps > 1:
         trainer.lengths = ranks.once(lambda: lengths(job.captioner, job.queries, answers=True))
     trainer.remove_callback(PrinterCallback)
@@ -234,10 +232,6 @@ class _quiet:  # noqa: N801 (a context manager used like a function)
 
 
 def _losses_csv(rows: Sequence[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["step", "epoch", "loss", "learning_rate", "grad_norm"])
-    for row in rows:
-        keys = ("epoch", "loss", "learning_rate", "grad_norm")
-        writer.writerow([row["step"], *(f"{float(row.get(key, float('nan'))):.9g}" for key in keys)])
-    return buffer.getvalue()
+    keys = ("epoch", "loss", "learning_rate", "grad_norm")
+    cells = ([row["step"], *(f"{float(row.get(key, float('nan'))):.9g}" for key in keys)] for row in rows)
+    return csv_text(("step", *keys), cells)

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-IGNORED = -100  # the label that the loss leaves out
+from harness.contracts import IGNORED
 
 
 def caption_loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-    """Cross-entropy of the next token over the supervised positions (labels other than -100).
+    """Cross-entropy of the next token over the supervised positions (labels other than IGNORED).
 
     logits [batch, length, vocabulary], or [supervised positions, vocabulary] within `supervised_only`; labels [batch,
     length]. The sum is divided by the number of supervised tokens of the whole update, so that gradient accumulation

@@ -14,11 +14,11 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from harness.contracts import CapBenchError, Plan, Query, RequestError, Strategy, Training
+from harness.contracts import IGNORED, CapBenchError, Plan, Query, RequestError, Strategy, Training
 from harness.machine import ranks
 from harness.machine.terminal import bar
 from harness.store import Damaged, read_json, write_json
-from harness.training.loss import IGNORED, supervised_only
+from harness.training.loss import supervised_only
 
 COMPLETE = "complete.json"  # written last into a checkpoint: without it the checkpoint is a torso
 KEPT_CHECKPOINTS = 2
@@ -91,7 +91,7 @@ class CaptionTrainer(Trainer):
 
     write: Any
     read: Any
-    given: Any = nullcontext
+    using_features: Any = nullcontext
     """What makes a batch of features ready for the model, see `TowerCached`."""
     lengths: Sequence[int] = ()
     """Of the rows, where an update is made in parts."""
@@ -118,7 +118,7 @@ class CaptionTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """Trainer's, with the head on supervised places only and the tower left out where features are given."""
-        with self.given(inputs), supervised_only(self.model, inputs["labels"]):
+        with self.using_features(inputs), supervised_only(self.model, inputs["labels"]):
             return super().compute_loss(model, inputs, *arguments, **options)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

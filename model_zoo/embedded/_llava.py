@@ -1,4 +1,4 @@
-"""What the twins of the LLaVA family share: tokenizer, towers of tiny sizes, one folder."""
+"""Twins of the LLaVA family: tokenizer, towers of tiny sizes, one folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from model_zoo.embedded._twin import TEXT
 from model_zoo.embedded._words import train_tokenizer
 
 SIDE = 64
@@ -66,16 +67,13 @@ def parts(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, Any]:
     """The proportions of the real ones, as far as they can be kept; the last of four CLIP layers is not read."""
     return {
         "text_config": {
+            **TEXT,
             "model_type": text,
             "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "intermediate_size": 192,
             "num_hidden_layers": 2,
-            "num_attention_heads": 4,
             "num_key_value_heads": 2 if text == "mistral" else 4,
             "head_dim": 24,
             "max_position_embeddings": 4096,
-            "initializer_range": 0.05,
             "tie_word_embeddings": False,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,

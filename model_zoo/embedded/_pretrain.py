@@ -11,8 +11,9 @@ from PIL import Image
 from rich.progress import track
 from torch.nn import functional
 
-from harness.contracts import Sample
-from model_zoo._hf import IGNORED, HFCaptioner, Row
+from harness.contracts import IGNORED, Sample, Seen
+from harness.metrics.embedded._training import adamw, descend
+from model_zoo._hf import HFCaptioner
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Recipe:
 
     pictures: int
     steps: int
-    batch: int
-    rate: float
+    batch: int = 16
+    rate: float = 2e-3
     seed: int = 0
     warmup: float = 0.05
     weight_decay: float = 0.02
@@ -31,7 +32,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is asked about a sample and the answer.
+    """A question about a sample, and the answer.
 
     `blank`: it is learnt without looking. `swapped`: with a picture of another modality before the eyes.
     """
@@ -48,23 +49,16 @@ Teach = Callable[[Sample, random.Random], Lesson]
 def pretrain(captioner: HFCaptioner, samples: Sequence[Sample], teach: Teach, recipe: Recipe) -> float:
     """Train all of `captioner.model` with AdamW and cosine decay; returns the mean loss of the last tenth."""
     model = captioner.model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimizer = adamw(model.parameters(), recipe.rate, recipe.weight_decay)
     warmup = max(1, int(recipe.warmup * recipe.steps))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps - warmup, recipe.rate / 50)
     rise = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup)
     schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, decay], [warmup])
-    losses = []
-    for inputs in _batches(captioner, samples, teach, recipe):
-        loss = loss_of(model, inputs)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+    last = descend(
+        (loss_of(model, batch) for batch in _batches(captioner, samples, teach, recipe)), optimizer, schedule
+    )
     model.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
+    return last
 
 
 def loss_of(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -79,12 +73,12 @@ def _batches(
 ) -> Iterator[dict[str, torch.Tensor]]:
     rng = random.Random(recipe.seed)
     name = captioner.name
-    blank = captioner.encode([Image.new("RGB", (64, 64))], "").vision
+    blank = captioner.encode([Image.new("RGB", (64, 64))], "").tensors
     vision = [
-        captioner.encode([sample.images[0].load()], "").vision
+        captioner.encode([sample.images[0].load()], "").tensors
         for sample in track(samples, f"{name}: drawing", transient=True)
     ]
-    asked: dict[str, list[int]] = {}
+    asked: dict[str, Sequence[int]] = {}
     for _ in track(range(recipe.steps), f"{name}: pre-training", transient=True):
         rows, captions = [], []
         for place in rng.sample(range(len(samples)), recipe.batch):
@@ -92,7 +86,7 @@ def _batches(
             if lesson.prompt not in asked:  # all pictures have as many image tokens: ids depend on the prompt alone
                 asked[lesson.prompt] = captioner.encode([samples[place].images[0].load()], lesson.prompt).ids
             shown = _other(samples, place, rng) if lesson.swapped else place
-            rows.append(Row(asked[lesson.prompt], blank if lesson.blank else vision[shown]))
+            rows.append(Seen(asked[lesson.prompt], blank if lesson.blank else vision[shown]))
             captions.append(lesson.answer)
         yield captioner.batch(rows, captions, recipe.longest)
 

@@ -1,4 +1,4 @@
-"""What the twins of both Qwen-VL generations share: tokenizer, image processor, proportions."""
+"""Twins of both Qwen-VL generations: tokenizer, image processor, proportions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
 
+from model_zoo.embedded._twin import TEXT
 from model_zoo.embedded._words import train_tokenizer
 
 CHAT_TEMPLATE = (
@@ -39,6 +40,14 @@ PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
 
 
+def write(folder: Path, config_class: Any, model_class: Any, **vision: Any) -> None:
+    """The proportions of the real one, as far as they can be kept. vision: what its tower has of its own."""
+    tokenizer = write_processors(folder)
+    tower = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "initializer_range": 0.05}
+    config = config_class(text_config=text_config(tokenizer), vision_config=tower | vision, **marks(tokenizer))
+    model_class(config).save_pretrained(folder)
+
+
 def write_processors(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer with its chat template, and the image processor."""
     tokenizer = PreTrainedTokenizerFast(
@@ -57,18 +66,15 @@ def write_processors(folder: Path) -> PreTrainedTokenizerFast:
 def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     """The language model: 12 rotary frequencies, 2 of time, 5 of rows and 5 of columns."""
     return {
+        **TEXT,
         "vocab_size": len(tokenizer),
-        "hidden_size": 96,
-        "intermediate_size": 192,
         "num_hidden_layers": 2,
-        "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "max_window_layers": 2,
         # Columns have the lowest frequencies. Four columns could not be told apart with the real base of a million.
         "rope_theta": 10.0,
         "rope_scaling": {"type": "mrope", "mrope_section": [2, 5, 5]},
-        "initializer_range": 0.05,
         "tie_word_embeddings": True,
         "bos_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

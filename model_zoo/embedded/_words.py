@@ -1,4 +1,4 @@
-"""What the twins are told: pictures, questions, captions in plain words, and the tokenizer made of them."""
+"""Words of the twins: pictures, questions, captions in plain language, and the tokenizer made of them."""
 
 from __future__ import annotations
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
 from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
 from model_zoo._hf import HFCaptioner
-from model_zoo.cnn_transformer import CNNTransformer
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
@@ -22,33 +22,17 @@ def write(folder: Path) -> None:
     decoder = DecoderConfig(vocabulary, width=96, hidden=256, layers=2, heads=4, positions=positions, dropout=0.0)
     features.save_pretrained(folder / "features")
     decoder.save_pretrained(folder / "decoder")
-    _save(CNNTransformerNet(features, decoder), folder)
-
-
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    features, decoder, tokenizer = (str(folder / part) for part in ("features", "decoder", "tokenizer"))
-    parts = (features, None, decoder, tokenizer, None)
-    return CNNTransformer("cnn_transformer", "baseline", "hub", *parts, "float32", 0, [])
+    save(CNNTransformerNet(features, decoder), folder)
 
 
 def begin(captioner: HFCaptioner) -> None:
     """From nothing, BatchNorm's statistics are part of what is learnt."""
-    _net(captioner).features.learn_statistics = True
+    net: Any = captioner.model
+    net.features.learn_statistics = True
 
 
-def _net(captioner: HFCaptioner) -> CNNTransformerNet:
-    if not isinstance(captioner.model, CNNTransformerNet):
-        raise TypeError(f"expected a CNNTransformerNet, got {type(captioner.model).__name__}")
-    return captioner.model
-
-
-def save(captioner: HFCaptioner, folder: Path) -> None:
+def save(model: CNNTransformerNet, folder: Path) -> None:
     """Features under torchvision's names, the rest beside them."""
-    _save(_net(captioner), folder)
-
-
-def _save(model: CNNTransformerNet, folder: Path) -> None:
     state = model.state_dict()
     seen = {key: value for key, value in state.items() if key.startswith("features.")}
     save_file(seen, folder / "features" / "model.safetensors", {"format": "pt"})
@@ -56,4 +40,4 @@ def _save(model: CNNTransformerNet, folder: Path) -> None:
     save_file(rest, folder / "decoder" / "model.safetensors", {"format": "pt"})
 
 
-TWIN = Twin(write, open_folder, save, describe_or_read, Recipe(pictures=12000, steps=4500, batch=16, rate=2e-3), begin)
+TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)

@@ -10,12 +10,11 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageP
 
 from model_zoo._checkpoint import TWINS
 from model_zoo._hf import HFCaptioner
-from model_zoo.embedded import twin_llava_15
 from model_zoo.embedded._llava import PATCH, SIDE
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._twin import Twin, open_twin
 from model_zoo.embedded._words import QUESTIONS, describe_or_list, train_tokenizer
-from model_zoo.idefics import END, FAKE, IMAGE, Idefics
+from model_zoo.idefics import END, FAKE, IMAGE
 
 ADDED = [FAKE, IMAGE, END]
 
@@ -86,17 +85,12 @@ def config(words: int) -> IdeficsConfig:
     )
 
 
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return Idefics("idefics_9b", "LVLM", "hub", str(folder), None, "float32", "sdpa")
-
-
 def begin(captioner: HFCaptioner) -> None:
     """Start from the vision tower of LLaVA's twin, without its unread last layer; the real one started from CLIP, too.
 
     From nothing, the detour through the perceiver takes far more steps to find what a picture shows.
     """
-    earlier = twin_llava_15.open_folder(TWINS / "llava_15")
+    earlier = open_twin("llava_15", TWINS / "llava_15")
     earlier.load("cpu")
     seen = earlier.model.get_submodule("model.vision_tower.vision_model").state_dict()
     tower = captioner.model.get_submodule("model.vision_model")
@@ -105,5 +99,4 @@ def begin(captioner: HFCaptioner) -> None:
     torch.nn.init.normal_(captioner.model.get_parameter("model.perceiver_resampler.latents"), std=0.1)
 
 
-RECIPE = Recipe(pictures=10000, steps=6500, batch=16, rate=2e-3)
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, RECIPE, begin)
+TWIN = Twin(write, describe_or_list, Recipe(pictures=10000, steps=6500), begin)

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
-from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._llava import write_16
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_list
-from model_zoo.llava import LlavaNext
 
-TEMPLATE = "[INST] {images}{question} [/INST]"
-
-
-def write(folder: Path) -> None:
-    """36 image tokens and a Mistral."""
-    write_16(folder, "mistral")
-
-
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return LlavaNext("llava_mistral", "LVLM", "hub", str(folder), None, "float32", "sdpa", TEMPLATE)
-
-
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=10000, steps=5000, batch=16, rate=2e-3))
+TWIN = Twin(partial(write_16, text="mistral"), describe_or_list, Recipe(pictures=10000, steps=5000))

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from model_zoo._checkpoint import TWINS
 from model_zoo._hf import HFCaptioner
-from model_zoo.embedded import twin_qwen2_vl
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._qwen import MERGE, PATCHES, write
+from model_zoo.embedded._twin import TEXT, Twin, open_twin
 from model_zoo.embedded._words import describe_and_trust
-from model_zoo.qwen_vl import Qwen25VL
 
-
-def write(folder: Path) -> None:
-    """The proportions of the real one: a block that sees windows of 2x2 image tokens, and two that see everything."""
-    tokenizer = write_processors(folder)
-    text = text_config(tokenizer)
-    vision = {
-        **PATCHES,
-        "spatial_merge_size": MERGE,
-        "window_size": 2 * MERGE * PATCHES["patch_size"],
-        "fullatt_block_indexes": [0, 2],
-        "depth": 3,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "out_hidden_size": text["hidden_size"],
-        "num_heads": 4,
-        "tokens_per_second": 2,
-        "initializer_range": 0.05,
-    }
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **marks(tokenizer))
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
-
-
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return Qwen25VL("qwen25_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
+VISION = {
+    "window_size": 2 * MERGE * PATCHES["patch_size"],
+    "fullatt_block_indexes": [0, 2],  # and a block between them that sees windows of 2x2 image tokens
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "out_hidden_size": TEXT["hidden_size"],
+    "tokens_per_second": 2,
+}
+WRITE = partial(write, config_class=Qwen2_5_VLConfig, model_class=Qwen2_5_VLForConditionalGeneration, **VISION)
 
 
 def begin(captioner: HFCaptioner) -> None:
     """Start from Qwen2-VL's twin wherever name and shape agree: it has the same words, and few steps are enough."""
-    earlier = twin_qwen2_vl.open_folder(TWINS / "qwen2_vl")
+    earlier = open_twin("qwen2_vl", TWINS / "qwen2_vl")
     earlier.load("cpu")
     state = captioner.model.state_dict()
     known = earlier.model.state_dict().items()
@@ -52,5 +34,5 @@ def begin(captioner: HFCaptioner) -> None:
     captioner.model.load_state_dict(state)
 
 
-RECIPE = Recipe(pictures=4000, steps=1300, batch=16, rate=1.5e-3, seed=1)
-TWIN = Twin(write, open_folder, save_whole, describe_and_trust, RECIPE, begin)
+RECIPE = Recipe(pictures=4000, steps=1300, rate=1.5e-3, seed=1)
+TWIN = Twin(WRITE, describe_and_trust, RECIPE, begin)

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._qwen import MERGE, PATCHES, marks, text_config, write_processors
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._qwen import write
+from model_zoo.embedded._twin import TEXT, Twin
 from model_zoo.embedded._words import describe_or_list
-from model_zoo.qwen_vl import Qwen2VL
 
-
-def write(folder: Path) -> None:
-    """The proportions of the real one, as far as they can be kept."""
-    tokenizer = write_processors(folder)
-    text = text_config(tokenizer)
-    vision = {
-        **PATCHES,
-        "spatial_merge_size": MERGE,
-        "depth": 3,
-        "embed_dim": 64,
-        "hidden_size": text["hidden_size"],
-        "num_heads": 4,
-        "mlp_ratio": 2,
-        "initializer_range": 0.05,
-    }
-    config = Qwen2VLConfig(text_config=text, vision_config=vision, **marks(tokenizer))
-    Qwen2VLForConditionalGeneration(config).save_pretrained(folder)
-
-
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return Qwen2VL("qwen2_vl", "SVLM", "hub", str(folder), None, "float32", "sdpa", 3136, 401408)
-
-
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=6000, steps=3500, batch=16, rate=2e-3))
+VISION = {"embed_dim": 64, "hidden_size": TEXT["hidden_size"], "mlp_ratio": 2}
+WRITE = partial(write, config_class=Qwen2VLConfig, model_class=Qwen2VLForConditionalGeneration, **VISION)
+TWIN = Twin(WRITE, describe_or_list, Recipe(pictures=6000, steps=3500))

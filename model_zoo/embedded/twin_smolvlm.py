@@ -12,11 +12,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import Twin, save_whole
+from model_zoo.embedded._twin import TEXT, Twin
 from model_zoo.embedded._words import describe_or_list, train_tokenizer
-from model_zoo.smolvlm import SmolVLM
 
 CHAT_TEMPLATE = (
     "<|im_start|>{% for message in messages %}{{message['role'] | capitalize}}"
@@ -61,16 +59,13 @@ def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return Idefics3Config(
         text_config={
+            **TEXT,
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": 96,
-            "intermediate_size": 192,
             "num_hidden_layers": 2,
-            "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 24,
             "max_position_embeddings": 2048,
-            "initializer_range": 0.05,
             "tie_word_embeddings": False,
             "eos_token_id": tokenizer.eos_token_id,
             **ids,
@@ -91,9 +86,4 @@ def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int
     )
 
 
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    return SmolVLM("smolvlm", "SVLM", "hub", str(folder), None, "float32", "sdpa", None, None)
-
-
-TWIN = Twin(write, open_folder, save_whole, describe_or_list, Recipe(pictures=12000, steps=6000, batch=16, rate=2e-3))
+TWIN = Twin(write, describe_or_list, Recipe(pictures=12000, steps=6000))

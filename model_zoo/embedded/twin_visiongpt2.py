@@ -6,12 +6,10 @@ from pathlib import Path
 
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from model_zoo._hf import HFCaptioner
 from model_zoo._visiongpt2_net import VisionGPT2Net
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
-from model_zoo.visiongpt2 import VisionGPT2
 
 
 def write(folder: Path) -> None:
@@ -43,26 +41,14 @@ def write(folder: Path) -> None:
         embd_pdrop=0.0,
         attn_pdrop=0.0,
     )
-    _save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
+    save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
     ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
 
 
-def open_folder(folder: Path) -> HFCaptioner:
-    """As the yaml does, but from any folder."""
-    parts = (str(folder / "vision"), None, str(folder / "text"), None)
-    return VisionGPT2("visiongpt2", "baseline", "hub", *parts, "float32", "sdpa", 0, [])
-
-
-def save(captioner: HFCaptioner, folder: Path) -> None:
+def save(model: VisionGPT2Net, folder: Path) -> None:
     """Both parts, each with its configuration."""
-    if not isinstance(captioner.model, VisionGPT2Net):
-        raise TypeError(f"expected a VisionGPT2Net, got {type(captioner.model).__name__}")
-    _save(captioner.model, folder)
-
-
-def _save(model: VisionGPT2Net, folder: Path) -> None:
     model.vit.save_pretrained(folder / "vision")  # type: ignore[operator]
     model.gpt2.save_pretrained(folder / "text")
 
 
-TWIN = Twin(write, open_folder, save, describe_or_read, Recipe(pictures=12000, steps=5000, batch=16, rate=2e-3))
+TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)

@@ -41,7 +41,7 @@ def finished(results, name, *overrides):
     seen = glances(made.captioner)
     outcome = cell.run(made)
     assert outcome.status == "ok"
-    rows = [(row["id"], row["caption"]) for row in Journal(outcome.folder / "captions.jsonl").rows()]
+    rows = [(row.id, row.caption) for row in Journal(outcome.folder / "captions.jsonl").rows()]
     fit = json.loads((outcome.folder / "manifest.json").read_text())["row"]["fit_id"]
     losses = [pd.read_csv(path)["loss"].to_numpy() for path in results.glob(f"fits/*-{fit}/losses.csv")]
     return outcome.run_id, losses, rows, len(seen)
@@ -137,7 +137,7 @@ def test_another_question_costs_no_look(tmp_path):
         query = Query(sample, question)
         assert features.known(query) is None
         asked = type(example)(example.images, question, "Normal.")
-        seen = features.see(query, asked).seen
+        seen = features.encode(query, asked).seen
         known = features.known(query)
         assert known.ids == list(seen.ids) == captioner.row(asked).ids
         assert known.tensors.keys() == {"features"}
@@ -209,6 +209,7 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     files = FeatureFiles(tmp_path, 1e6)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     assert not files.write("aa", entry(0))
     assert files.read("aa") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "no draft is left"

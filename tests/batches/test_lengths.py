@@ -28,7 +28,7 @@ def queries(tmp_path):
 
 
 def ids(journal):
-    return [row["id"] for row in journal.rows()]
+    return [row.id for row in journal.rows()]
 
 
 def test_what_takes_most_places_comes_first(captioner, queries):
@@ -64,7 +64,7 @@ def test_captions_end_in_the_order_of_the_queries_however_often_interrupted(capt
     first = [query.sample.id for query in longest_first(captioner, queries)[:2]]
     assert ids(torn) == first, "what was finished is on the disk, the longest first"
     generate(captioner, queries, decoding, torn)
-    captions = [[(row["id"], row["caption"]) for row in journal.rows()] for journal in (whole, torn)]
+    captions = [[(row.id, row.caption) for row in journal.rows()] for journal in (whole, torn)]
     assert captions[0] == captions[1]
 
 

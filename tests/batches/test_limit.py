@@ -9,7 +9,7 @@ import torch
 
 from harness.batches.limit import DoesNotFit, Limit
 from harness.cells import cell
-from harness.contracts import Decoding, Query, RequestError
+from harness.contracts import CapBenchError, Decoding, Query, RequestError
 from harness.inference.generate import generate
 from harness.machine import memory
 from harness.store import Damaged, Journal
@@ -32,7 +32,7 @@ def queries(made, split):
 def captions(made, folder, batch_size, limit=None):
     journal = Journal(folder / "captions.jsonl")
     generate(made.captioner, queries(made, "test"), Decoding(12, 1.0, batch_size), journal, limit)
-    return [(row["id"], row["caption"]) for row in journal.rows()]
+    return [(row.id, row.caption) for row in journal.rows()]
 
 
 def counting(captioner):
@@ -261,7 +261,7 @@ def test_a_fit_of_one_row_that_does_not_fit_fails(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_fit(tmp_path):
-    with pytest.raises(memory.CapBenchError, match=r"the loss became nan at step \d.*learning_rate"):
+    with pytest.raises(CapBenchError, match=r"the loss became nan at step \d.*learning_rate"):
         fitted(tmp_path, learning_rate=1e30, max_grad_norm=0.0)
 
 

@@ -59,7 +59,7 @@ def test_the_next_batch_is_decoded_while_the_model_works(tmp_path):
 
     journal = Journal(tmp_path / "captions.jsonl")
     generate(Captioner(meanwhile), queries(pictures), DECODING, journal)
-    assert [row["caption"] for row in journal.rows()] == ["1 picture"] * 6
+    assert [row.caption for row in journal.rows()] == ["1 picture"] * 6
     assert [picture.times for picture in pictures] == [1] * 6
     assert all(picture.thread.startswith("pictures") for picture in pictures)
 
@@ -68,8 +68,8 @@ def test_a_damaged_picture_is_a_failed_row_of_its_own(tmp_path):
     pictures = [Picture(damaged=place in (1, 2)) for place in range(5)]
     journal = Journal(tmp_path / "captions.jsonl")
     generate(Captioner(), queries(pictures), DECODING, journal)
-    assert [row["status"] for row in journal.rows()] == ["ok", "failed", "failed", "ok", "ok"]
-    assert [row.get("error") for row in journal.rows()][1:3] == ["torn", "torn"]
+    assert [row.status for row in journal.rows()] == ["ok", "failed", "failed", "ok", "ok"]
+    assert [row.error for row in journal.rows()][1:3] == ["torn", "torn"]
 
 
 def test_a_batch_that_does_not_fit_has_its_pictures_again(tmp_path):
@@ -81,7 +81,7 @@ def test_a_batch_that_does_not_fit_has_its_pictures_again(tmp_path):
 
     journal = Journal(tmp_path / "captions.jsonl")
     generate(Captioner(meanwhile), queries(pictures), DECODING, journal)
-    assert [row["caption"] for row in journal.rows()] == ["1 picture"] * 4
+    assert [row.caption for row in journal.rows()] == ["1 picture"] * 4
     assert [picture.times for picture in pictures[:2]] == [2, 2]
     assert all(picture.times in (1, 2) for picture in pictures[2:]), "dropped or kept, as far as decoding had come"
 

@@ -61,7 +61,7 @@ def test_dirty_rows_go_to_the_ledger_and_the_good_ones_go_on(dirty, tmp_path, ca
         assert word in ledger[name], ledger[name]
     assert found.row["n_requested"] == found.row["n_ok"] == 2
     assert "rejected" in captured.err
-    assert [row["reference"] for row in found.rows] == ["A good row.", TRICKY]
+    assert [row.reference for row in found.rows] == ["A good row.", TRICKY]
     samples = pd.read_csv(found.folder / "samples.csv")
     assert list(samples["reference"]) == ["A good row.", TRICKY]
 

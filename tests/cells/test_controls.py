@@ -8,6 +8,7 @@ import pytest
 
 from harness import config
 from harness.cells import cell
+from harness.cells.identity import identify
 from harness.cli import main
 from harness.contracts import RequestError
 from harness.imaging.files import FileImage
@@ -65,11 +66,11 @@ def test_the_journal_says_whose_caption_was_copied(results):
     train = config.build(config.cells("run", SMALL)[0], "dataset").load("train").samples
     captions = {sample.id: sample.caption for sample in train}
     nearest = run_of(results, control="nearest")
-    assert all(row["caption"] == captions[row["neighbour"]] for row in nearest.rows)
+    assert all(row.caption == captions[row.to_json()["neighbour"]] for row in nearest.rows)
     assert nearest.manifest["control"]["pictures"] == len(train)
     assert nearest.manifest["control"]["duplicates"] == 0
     constant = run_of(results, control="constant")
-    assert {row["caption"] for row in constant.rows} == {constant.manifest["control"]["caption"]}
+    assert {row.caption for row in constant.rows} == {constant.manifest["control"]["caption"]}
     assert "duplicates" not in constant.manifest["control"], "it does not look"
 
 
@@ -99,7 +100,7 @@ def test_another_captioner_seed_or_prompt_is_the_same_control(results, capsys):
 
 def test_other_training_captions_or_rules_are_another_control(tmp_path):
     ids = {
-        cell.identify(parts([*asked, "lora=none"], tmp_path)).run_id
+        identify(parts([*asked, "lora=none"], tmp_path)).run_id
         for asked in (
             ["control=constant"],
             ["control=constant", "dataset.train=19"],
@@ -109,16 +110,14 @@ def test_other_training_captions_or_rules_are_another_control(tmp_path):
         )
     }
     assert len(ids) == 5
-    batches = {
-        cell.identify(parts(["control=nearest", f"control.batch_size={size}"], tmp_path)).run_id for size in (1, 2)
-    }
+    batches = {identify(parts(["control=nearest", f"control.batch_size={size}"], tmp_path)).run_id for size in (1, 2)}
     assert len(batches) == 1
 
 
 def test_runs_of_earlier_versions_keep_their_identity(tmp_path):
-    known = cell.identify(parts(["model=cnn_transformer", "lora=none"], tmp_path))
-    assert "blank" not in known.run_key
-    assert "control" not in str(known.run_key) + str(known.fit_key)
+    known = identify(parts(["model=cnn_transformer", "lora=none"], tmp_path))
+    assert "blank" not in known.run_identity
+    assert "control" not in str(known.run_identity) + str(known.fit_identity)
 
 
 def test_blank_and_a_control_are_refused_together(tmp_path, capsys):
@@ -159,7 +158,7 @@ def test_a_dry_run_knows_what_is_done_and_goes_on_after_a_checkpoint_that_is_not
 @pytest.mark.slow
 def test_killed_between_batches_it_goes_on_to_the_same_captions(tmp_path):
     asked = ["control=template", "dataset.test=150", "lora=none"]
-    fault = {"of": "control", "method": "say", "call": 2, "how": "kill"}
+    fault = {"of": "control", "method": "caption", "call": 2, "how": "kill"}
     assert start(asked, tmp_path / "torn", fault).returncode == -signal.SIGKILL
     (journal,) = (tmp_path / "torn").glob("runs/*/captions.jsonl")
     before = journal.read_bytes()
@@ -169,7 +168,7 @@ def test_killed_between_batches_it_goes_on_to_the_same_captions(tmp_path):
         assert cell.run(parts(asked, tmp_path / folder)).status == "ok"
     assert journal.read_bytes().startswith(before)
     (other,) = (tmp_path / "whole").glob("runs/*/captions.jsonl")
-    torn, whole = ([{**row, "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
+    torn, whole = ([{**row.to_json(), "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
     assert torn == whole
     assert len(torn) == 150
 
@@ -199,7 +198,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_is_tried_again(tmp_path, mo
     (run,) = find_runs(tmp_path / "results")
     assert run.status == "partial"
     failed = run.rows[1]
-    assert (failed["status"], failed["caption"]) == ("failed", None)
+    assert (failed.status, failed.caption) == ("failed", None)
     assert "disk went away" in failed["error"]
     assert main(arguments) == 0
     assert (read_manifest(run.folder) or {})["status"] == "ok"
@@ -213,4 +212,4 @@ def test_a_control_whose_encoder_is_not_here_is_one_line(tmp_path, capsys):
     assert error.count("\n") == 1
     assert "hf download no/where" in error
     with pytest.raises(RequestError):
-        cell.identify(parts(asked, tmp_path))
+        identify(parts(asked, tmp_path))

@@ -23,7 +23,7 @@ def undisturbed(tmp_path_factory) -> Path:
 
 def captions(results: Path) -> list[tuple[str, str]]:
     journal = Journal(only(results, "runs/*/captions.jsonl"))
-    return [(row["id"], row["caption"]) for row in journal.rows()]
+    return [(row.id, row.caption) for row in journal.rows()]
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from harness import config
+from harness.cells.sweep import spread
 from harness.cli import main
-from harness.run import spread
 from harness.store import locked
 from tests.support.commands import LIGHT, ROOT, SMALL, clean
 from tests.support.launcher_work import warm

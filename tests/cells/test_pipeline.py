@@ -12,9 +12,10 @@ from harness.choices import groups
 from harness.cli import main
 from harness.store import Journal, file_digest
 from harness.store.runs import find_runs
-from harness.tables.columns import LEADERBOARD_COLUMNS, RUN_COLUMNS, SCORE_COLUMNS
+from harness.tables.columns import RUN_COLUMNS, SCORE_COLUMNS
 from harness.tables.values import add_averages, protocol_values
 from tests.support.commands import LIGHT, SMALL
+from tests.support.results import EMBEDDED_COLUMNS
 
 
 def files(results: Path) -> dict[str, str]:
@@ -25,7 +26,7 @@ def files(results: Path) -> dict[str, str]:
 
 def test_every_model_appears_zero_shot_and_fine_tuned(sweep):
     board = pd.read_csv(sweep / "leaderboard.csv")
-    assert list(board.columns)[: len(LEADERBOARD_COLUMNS)] == list(LEADERBOARD_COLUMNS)
+    assert tuple(board.columns)[: len(EMBEDDED_COLUMNS)] == EMBEDDED_COLUMNS
     rows = board.groupby("model")["strategy"].agg(set).to_dict()
     assert set(rows) == set(groups()["model"])
     for model, strategies in rows.items():
@@ -247,9 +248,9 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
         assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 1
     run = find_runs(results)[0]
     assert run.status == "partial"
-    assert [row["status"] for row in run.rows].count("failed") == 1
-    failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row["status"] == "failed")
-    assert failed["caption"] is None
+    assert [row.status for row in run.rows].count("failed") == 1
+    failed = next(row for row in Journal(run.folder / "captions.jsonl").rows() if row.status == "failed")
+    assert failed.caption is None
     assert "disk went away" in failed["error"]
     board = pd.read_csv(results / "leaderboard.csv")
     assert board["rank"].isna().all()
@@ -258,7 +259,7 @@ def test_a_picture_that_goes_bad_is_a_failed_row_and_the_run_is_not_ranked(tmp_p
     assert main(["run", *arguments, "generate.max_new_tokens=4", "threads=1"]) == 0  # the picture is back
     run = find_runs(results)[0]
     assert run.status == "ok"
-    assert [row["id"] for row in run.rows] == [f"{index}.png" for index in range(6)]
+    assert [row.id for row in run.rows] == [f"{index}.png" for index in range(6)]
     assert len(Journal(run.folder / "captions.jsonl").rows()) == 7
     assert list(pd.read_csv(results / "leaderboard.csv")["rank"]) == [1]
 
@@ -325,7 +326,7 @@ def test_a_failed_cell_does_not_keep_its_model_in_memory(tmp_path, monkeypatch):
 def test_captions_that_repeat_are_counted(sweep):
     runs = pd.read_csv(sweep / "runs.csv").set_index("run_id")
     for run in find_runs(sweep):
-        assert runs.loc[run.row["run_id"], "n_distinct"] == len({row["caption"] for row in run.rows})
+        assert runs.loc[run.row["run_id"], "n_distinct"] == len({row.caption for row in run.rows})
 
 
 def test_a_seed_that_changes_nothing_makes_no_second_run(tmp_path):

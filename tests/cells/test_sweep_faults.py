@@ -73,7 +73,7 @@ def test_sigkill_at_random_moments_changes_nothing(six, tmp_path):
     assert ended < MOMENTS
     same(six, tmp_path)
     for run in find_runs(tmp_path):
-        ids = [row["id"] for row in Journal(run.folder / "captions.jsonl").rows()]
+        ids = [row.id for row in Journal(run.folder / "captions.jsonl").rows()]
         assert len(ids) == len(set(ids))  # a batch that was on the disk was never made again
 
 

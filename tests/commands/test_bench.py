@@ -52,10 +52,7 @@ def test_a_wrong_request_is_named(words, message, capsys):
 def test_a_captioner_that_cannot_be_measured_costs_no_other(tmp_path, capsys):
     out = tmp_path / "bench.csv"
     assert main(["bench", "models=visiongpt2", "size=real", f"out={out}", "device=cpu"]) == 1
-    assert (
-        "visiongpt2: not measured (harness.contracts.RequestError: visiongpt2: expected one of smolvlm"
-        in capsys.readouterr().err
-    )
+    assert "visiongpt2: not measured (visiongpt2: expected one of smolvlm" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -88,6 +85,6 @@ def test_without_trl_it_says_what_to_do(monkeypatch):
 
 def test_starts_are_measured():
     row = startup.measure("--version", 1)
-    assert row.command == "capbench --version"
-    assert 0 < row.median_s == row.slowest_s
-    assert row.peak_mb > 5
+    assert row["command"] == "capbench --version"
+    assert 0 < row["median_s"] == row["slowest_s"]
+    assert row["peak_mb"] > 5

@@ -45,7 +45,7 @@ def test_samples_are_ordered_by_how_much_they_differ(results, tmp_path, capsys):
     for row in table.head(2).to_dict("records"):
         assert all(row[name] in text for name in ("id", "reference", "caption_a", "caption_b"))
     assert table.loc[2, "id"] not in text
-    mine = {row["id"]: row["caption"] for row in find_run(results, "model0000").rows}
+    mine = {row.id: row.caption for row in find_run(results, "model0000").rows}
     assert dict(zip(table["id"], table["caption_a"], strict=True)) == mine
 
 
@@ -70,8 +70,8 @@ def test_metrics_that_are_not_the_same_are_not_compared(results, tmp_path):
     record["columns"]["bleurt"] = {"missing": "no checkpoint"}
     write_json(run.folder / "scores" / "embedded.json", record)
     pairing = pair(find_run(copy, "model0000"), find_run(copy, "model0001"), None)
-    assert "rouge|v=2" in pairing.blank["rouge"]
-    assert pairing.blank["bleurt"] == "B has no values: no checkpoint"
+    assert "rouge|v=2" in pairing.unfilled["rouge"]
+    assert pairing.unfilled["bleurt"] == "B has no values: no checkpoint"
     assert list(pairing.values[0].columns) == ["similarity", "bertscore", "umls_f1", "alignscore", "factuality"]
 
 

@@ -10,8 +10,7 @@ import torch
 from harness.choices import groups
 from harness.cli import main
 from harness.contracts import Captioner, Decoding, Example, Refused
-from harness.inference import parity
-from harness.inference.parity import Finding, Patient, check_adapter, check_batches
+from harness.inference.parity import Finding, ParityCase, check_adapter, check_batches
 from tests.support.captioners import loaded, make, one_per_family, picture, strategy
 
 MODELS = groups()["model"]
@@ -19,9 +18,9 @@ SIZES = [(128, 128), (96, 200), (40, 30), (300, 128)]
 GREEDY = Decoding(max_new_tokens=12, repetition_penalty=1.0, batch_size=4)
 
 
-def patient(model: str) -> Patient:
+def case(model: str) -> ParityCase:
     pictures = [picture(*size, seed=place) for place, size in enumerate(SIZES)]
-    return Patient(loaded(model), [Example((image,), "Describe this medical image.") for image in pictures], GREEDY)
+    return ParityCase(loaded(model), [Example((image,), "Describe this medical image.") for image in pictures], GREEDY)
 
 
 def fresh(model: str) -> Captioner:
@@ -30,13 +29,13 @@ def fresh(model: str) -> Captioner:
     return captioner
 
 
-def adapter(ill: Patient, used, tmp_path) -> dict[str, Finding]:
+def adapter(ill: ParityCase, used, tmp_path) -> dict[str, Finding]:
     return {f.check: f for f in check_adapter(ill, used, partial(fresh, ill.captioner.name), tmp_path)}
 
 
 @pytest.mark.parametrize("model", one_per_family(MODELS))
 def test_batches_and_padding_change_nothing(model):
-    findings = list(check_batches(patient(model)))
+    findings = list(check_batches(case(model)))
     assert {f.check for f in findings} == ({"batch", "padding"} if make(model).prompted else {"batch"})
     assert [f for f in findings if f.verdict != "same"] == []
 
@@ -49,13 +48,13 @@ def test_merging_and_reloading_change_nothing(model, lora, tmp_path):
         used.plan(make(model))
     except Refused:
         pytest.skip("refused, see tests/plugins/test_strategies.py")
-    findings = adapter(patient(model), used, tmp_path)
+    findings = adapter(case(model), used, tmp_path)
     assert set(findings) == ({"reloaded"} if lora == "full" else {"merged", "reloaded"})
     assert [f for f in findings.values() if f.verdict != "same"] == []
 
 
 def test_fill_that_is_attended_to_is_found(monkeypatch):
-    ill = patient("smolvlm")
+    ill = case("smolvlm")
     right = ill.captioner.prompts
     monkeypatch.setattr(
         ill.captioner,
@@ -71,18 +70,18 @@ def test_fill_that_is_attended_to_is_found(monkeypatch):
 def test_an_adapter_that_loads_as_nothing_is_found(monkeypatch, tmp_path):
     used = strategy("targeted")
     monkeypatch.setattr(used, "load", lambda *_: None)
-    assert adapter(patient("smolvlm"), used, tmp_path)["reloaded"].verdict == "differs"
+    assert adapter(case("smolvlm"), used, tmp_path)["reloaded"].verdict == "differs"
 
 
 def test_a_merge_that_drops_the_adapter_is_found(monkeypatch, tmp_path):
     used = strategy("targeted")
     monkeypatch.setattr(used, "merge", lambda model: model.unload())
-    assert adapter(patient("smolvlm"), used, tmp_path)["merged"].verdict == "differs"
+    assert adapter(case("smolvlm"), used, tmp_path)["merged"].verdict == "differs"
 
 
 def test_an_adapter_without_effect_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(parity, "NOISE", 0.0)
-    found = adapter(patient("smolvlm"), strategy("targeted"), tmp_path)
+    monkeypatch.setattr("harness.inference.parity._move", lambda model: None)
+    found = adapter(case("smolvlm"), strategy("targeted"), tmp_path)
     assert [f.verdict for f in found.values()] == ["dead"]
 
 
@@ -91,16 +90,16 @@ def test_an_adapter_without_effect_is_found(monkeypatch, tmp_path):
 )
 def test_only_a_near_tie_may_change_a_token(differs: float, tied: bool, verdict: str) -> None:
     """A token may flip where two logits lie closer than the rounding that is seen, and nowhere else."""
-    from harness.inference.parity import Spoken, compared
+    from harness.inference.parity import Outputs, compared
 
-    ill = patient("smolvlm")
+    ill = case("smolvlm")
     one, other = "Normal chest.", "Normal head."
     ids, others = ill.answer(one), ill.answer(other)
     logits = torch.zeros(len(ids), 700)
     place = next(n for n, pair in enumerate(zip(ids, others, strict=False)) if pair[0] != pair[1])
     logits[place, ids[place]] = 10.0
     logits[place, others[place]] = 10.0 - (1e-6 if tied else 1.0)
-    spoken: Callable[[str, float], Spoken] = lambda text, shift: Spoken([text], [logits.double() + shift])  # noqa: E731
+    spoken: Callable[[str, float], Outputs] = lambda text, shift: Outputs([text], [logits.double() + shift])  # noqa: E731
     finding = compared("batch", ill, [one], spoken(one, 0.0), spoken(other, differs))
     assert finding.verdict == verdict
     assert f"token {place + 1}: " in finding.first

@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from harness import config
-from harness.cells.worker import GROUPS
+from harness.cells.parts import GROUPS
 from harness.choices import groups
 from harness.cli import main
-from harness.commands.paper import COLUMNS, beside, incomparable
 from harness.published import printed
+from harness.published.beside import COLUMNS, beside, incomparable
 from harness.store import read_json, write_json
 from harness.store.runs import find_runs
 from tests.support.results import made_up
@@ -175,11 +175,11 @@ def test_our_effects_of_the_modality_stand_beside_the_published_ones(tmp_path, c
 def test_controls_and_unscored_columns_are_no_published_row(real):
     from harness.tables.boards import build, grouped
 
-    ((group, runs),) = grouped(find_runs(real)).items()
-    board = build(group, runs, 20)[0]
+    ((key, runs),) = grouped(find_runs(real)).items()
+    board = build(key, runs, 20)
     board.table.loc[board.table["model"] == "smolvlm", "bleurt"] = None
     board.table.loc[board.table["model"] == "moondream2", "control"] = "blank"
-    rows = beside(board, incomparable(group)).set_index(["model", "metric"])
+    rows = beside(board, incomparable(key)).set_index(["model", "metric"])
     assert set(rows.index.get_level_values("model")) == {"smolvlm"}
     assert rows.loc[("smolvlm", "bleurt"), ["ours", "difference"]].isna().all()
 

@@ -6,8 +6,8 @@ import pytest
 from harness import config
 from harness.choices import groups
 from harness.cli import main
-from harness.commands.params import COLUMNS, counted, published
 from harness.contracts import RequestError
+from harness.published.parameters import COLUMNS, counted, published
 
 # Sums over the published configurations, checked against transformers' own classes; tied weights once.
 TOTALS = {

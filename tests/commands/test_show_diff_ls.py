@@ -16,7 +16,7 @@ from harness.commands.ls import disk
 from harness.contracts import RequestError
 from harness.store import locked, read_manifest, write_json
 from harness.store.inventory import age, disk_use, inventory, patterns
-from harness.store.runs import find_record, find_run, find_runs
+from harness.store.runs import find_run, find_run_or_fit, find_runs
 from tests.support.commands import only
 
 # ---------------------------------------------------------------- names
@@ -28,21 +28,21 @@ def test_a_run_is_found_by_id_folder_prefix_path_and_its_fit(sweep):
     for text in (row["run_id"], row["run_id"][:6], folder.name, folder.name[:18], row["fit_id"]):
         assert find_run(sweep, text).folder == folder
     for text in (row["run_id"], folder.name[:18], f"runs/{folder.name[:18]}", str(folder)):
-        assert find_record(sweep, text).folder == folder
+        assert find_run_or_fit(sweep, text).folder == folder
     fit = only(sweep, "fits/smolvlm-targeted-*")
     for text in (row["fit_id"], fit.name, "fits/smolvlm", str(fit)):
-        assert find_record(sweep, text).folder == fit
+        assert find_run_or_fit(sweep, text).folder == fit
 
 
 def test_a_zero_shot_fit_has_no_folder_and_stands_for_its_run(sweep):
     folder = only(sweep, "runs/smolvlm-none-*")
-    assert find_record(sweep, read_manifest(folder)["row"]["fit_id"]).folder == folder
+    assert find_run_or_fit(sweep, read_manifest(folder)["row"]["fit_id"]).folder == folder
 
 
 def test_an_ambiguous_prefix_and_an_unknown_name_say_what_there_is(sweep):
     with pytest.raises(RequestError, match=r"stands for 2: .*smolvlm-none.*smolvlm-targeted"):
         find_run(sweep, "smolvlm")
-    with pytest.raises(RequestError, match=r"nearest are smolvlm-targeted-plain-s0"):
+    with pytest.raises(RequestError, match=r"nearest are runs/smolvlm-targeted-plain-s0"):
         find_run(sweep, "smolvlm-targetted-plain-s0")
     with pytest.raises(RequestError, match="start with `capbench run`"):
         find_run(sweep / "fits", "smolvlm")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from harness.cli import main
 from harness.scoring.imageclef import check, compose, one_line
-from harness.store import Journal, write_json
+from harness.store import Journal, JournalRow, write_json
 from harness.store.runs import find_runs
 from tests.support.commands import LIGHT
 
@@ -143,10 +143,7 @@ def write(path: Path, text: str) -> Path:
 
 def a_run(results: Path, captions: dict[str, str | None], run_id: str = "12345e6789", **manifest) -> Path:
     folder = results / "runs" / f"smolvlm-targeted-{run_id}"
-    rows = [
-        {"id": name, "status": "failed" if caption is None else "ok", "caption": caption, "reference": "x"}
-        for name, caption in captions.items()
-    ]
+    rows = [JournalRow.of_texts(name, "x", caption) for name, caption in captions.items()]
     Journal(folder / "captions.jsonl").append(rows)
     status = "partial" if None in captions.values() else "ok"
     write_json(folder / "manifest.json", {"identity": {}, "status": status, "row": {"run_id": run_id}, **manifest})
@@ -266,7 +263,7 @@ def test_a_real_run_becomes_a_file_that_passes_and_can_be_scored(tmp_path, capsy
     assert main(["run", f"results={results}", *LIGHT, *quick]) == 0
     run = find_runs(results)[0]
     assert main(["submission", "write", f"run={run.row['run_id']}", f"results={results}", f"out={out}"]) == 0
-    references = write(tmp_path / "references.csv", compose([(r["id"], r["reference"]) for r in run.rows], FORMS[1]))
+    references = write(tmp_path / "references.csv", compose([(r.id, r.reference) for r in run.rows], FORMS[1]))
     assert main(["submission", "check", f"captions={out}", f"references={references}"]) == 0
     scored = [f"captions={out}", f"references={references}", f"results={tmp_path / 'scored'}", "threads=1"]
     assert main(["score", *scored]) == 0

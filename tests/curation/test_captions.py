@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import config
-from harness.curation import captions
+from harness.curation.captions import caption_damage
 from harness.curation.problems import SEVERITY, kind_of
 from tests.support import dirty
 
@@ -42,13 +42,13 @@ def planted(tmp_path_factory):
     ],
 )
 def test_damage_of_captions(text, kinds):
-    assert [kind for kind, _ in captions.damage(text)] == kinds
+    assert [kind for kind, _ in caption_damage(text)] == kinds
 
 
 @given(st.text(max_size=60))
 @settings(max_examples=300, deadline=None)
 def test_no_text_breaks_the_check(text):
-    for kind, detail in captions.damage(text):
+    for kind, detail in caption_damage(text):
         assert kind in SEVERITY
         assert detail.encode() is not None
 
@@ -57,7 +57,7 @@ def test_no_text_breaks_the_check(text):
 def test_typography_read_as_windows_latin_is_noticed(text):
     wrong = text.encode().decode("cp1252", errors="replace")
     if "\ufffd" not in wrong:
-        assert "mojibake" in [kind for kind, _ in captions.damage(f"word {wrong} word")]
+        assert "mojibake" in [kind for kind, _ in caption_damage(f"word {wrong} word")]
 
 
 def test_reasons_of_ledgers_have_kinds(planted):

@@ -92,7 +92,7 @@ def test_a_split_that_is_not_there(tmp_path):
         (["data", "check", "workers=1"], "expected the name of a dataset"),
         (["data", "check", "phantoms"], "did you mean 'phantom'?"),
         (["data", "check", "phantom", "splits=tests"], "expected names of train, valid, test, got 'tests'"),
-        (["data", "check", "phantom", "workers=-1"], "workers=-1: expected 0 or more"),
+        (["data", "check", "phantom", "workers=-1"], "workers: expected 0 or more, got -1"),
         (["data", "check", "phantom", "worker=1"], "worker: no such key"),
     ],
 )
@@ -107,7 +107,7 @@ def test_wrong_requests(words, message, capsys, tmp_path, monkeypatch):
 
 def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
     looks = []
-    original = pictures.look
+    original = pictures.facts_of
 
     def counted(image):
         looks.append(image)
@@ -115,7 +115,7 @@ def test_what_is_known_is_not_decoded_again(planted, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(image)
 
-    monkeypatch.setattr(pictures, "look", counted)
+    monkeypatch.setattr(pictures, "facts_of", counted)
     monkeypatch.setattr("harness.curation.check.CHUNK", 8)
     table = "harness.datasets.table.Table"
     assert check(planted, tmp_path / "out", target=table) == 130

@@ -8,7 +8,7 @@ from PIL import Image, ImageEnhance
 
 from harness import config
 from harness.curation import duplicates, pictures
-from harness.curation.duplicates import Picture, look_alikes
+from harness.curation.duplicates import Picture, duplicate_pictures, similar_groups
 from harness.curation.pictures import Facts, perceptual_hash
 from tests.support import dirty
 
@@ -23,9 +23,9 @@ def facts(image: Image.Image) -> Facts:
         def digest(self):
             return ""
 
-    verdict = pictures.look(Source())
-    assert verdict.facts is not None
-    return verdict.facts
+    found = pictures.facts_of(Source())
+    assert isinstance(found, Facts)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def facts(image: Image.Image) -> Facts:
 def test_a_changed_copy_is_recognised(change):
     originals = [dirty.body(seed) for seed in range(400, 412)]
     together = [facts(image) for image in originals] + [facts(change(image)) for image in originals]
-    assert look_alikes(together) == [[place, place + 12] for place in range(12)]
+    assert similar_groups(together) == [[place, place + 12] for place in range(12)]
 
 
 def test_other_pictures_are_not():
     phantom = config.build_node(config.choice("dataset", "phantom"), "dataset")
     drawn = [sample.images[0].load() for sample in phantom.load("test").samples[:60]]
-    assert look_alikes([facts(image) for image in [*drawn, *(dirty.body(seed) for seed in range(500, 540))]]) == []
+    assert similar_groups([facts(image) for image in [*drawn, *(dirty.body(seed) for seed in range(500, 540))]]) == []
 
 
 def test_one_half_of_the_frequencies_lies_above_the_median():
@@ -84,11 +84,11 @@ def test_the_search_finds_all_pairs_that_a_full_comparison_finds(seed, count):
 def test_the_kept_picture_is_of_the_most_protected_split():
     same = facts(dirty.body(1))
     members = [Picture("train", "a", same), Picture("valid", "b", same), Picture("test", "c", same)]
-    named = {(p.split, p.id, p.kind, p.detail) for p in duplicates.duplicates(members)}
+    named = {(p.split, p.id, p.kind, p.detail) for p in duplicate_pictures(members)}
     kind, detail = "same_image_in_other_split", "the same pixels as test:c"
     assert named == {("train", "a", kind, detail), ("valid", "b", kind, detail)}
 
 
 def test_two_pictures_of_one_row_may_be_the_same():
     same = facts(dirty.body(1))
-    assert list(duplicates.duplicates([Picture("test", "a", same), Picture("test", "a", same)])) == []
+    assert list(duplicate_pictures([Picture("test", "a", same), Picture("test", "a", same)])) == []

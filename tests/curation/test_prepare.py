@@ -102,7 +102,7 @@ def test_limit(tmp_path):
     prepare(tmp_path)
     assert [s.id for s in loaded(tmp_path, limit=11).samples] == [s.id for s in loaded(tmp_path).samples[:11]]
     with pytest.raises(RequestError, match=r"dataset\.limit"):
-        Prepared("prepared", str(tmp_path), None, 0)
+        config.build(config.cells("data_check", ["dataset=prepared", "dataset.limit=0"])[0], "dataset")
 
 
 def test_a_list_of_ids_chooses_rows_and_the_others_are_in_the_ledger(tmp_path):
@@ -174,7 +174,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_named(tmp_path, capsys
     (folder / "2.png").write_bytes(b"damaged")
     conf = tmp_path / "conf" / "dataset"
     conf.mkdir(parents=True)
-    (conf / "lazy.yaml").write_text(f"_target_: test_data_prepare.Lazy\nfolder: {folder}\n")
+    (conf / "lazy.yaml").write_text(f"_target_: tests.curation.test_prepare.Lazy\nfolder: {folder}\n")
     words = ["lazy", "--config-dir", str(tmp_path / "conf"), "splits=test"]
     for _ in range(2):  # a shard that is there tells what it left out, too
         assert prepare(tmp_path / "out", dataset=words) == 1
@@ -258,8 +258,8 @@ def test_other_settings_need_another_folder(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["size=8"], "size=8: expected 16 to 65500"),
-        (["quality=0"], "quality=0: expected 1 to 100"),
+        (["size=8"], "size: expected 16 to 65500, got 8"),
+        (["quality=0"], "quality: expected 1 to 100, got 0"),
         (["rows=0"], "rows=0: expected 1"),
         (["format=png"], "format: expected"),
     ],

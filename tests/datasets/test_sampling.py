@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import config
 from harness.contracts import RequestError, Sample
 from harness.datasets._sampling import Sampling, shares
 
@@ -95,7 +96,9 @@ def test_a_limit_that_does_not_bind_changes_nothing(limit):
     assert Sampling(limit, "modality", 0).pick(every) == every
 
 
-@pytest.mark.parametrize(("limit", "seed", "words"), [(0, 0, "dataset.limit"), (None, -1, "dataset.seed")])
-def test_ranges(limit, seed, words):
-    with pytest.raises(RequestError, match=words):
-        Sampling(limit, "none", seed)
+@pytest.mark.parametrize("name", ["imageclef", "rocov2", "table"])
+@pytest.mark.parametrize("override", ["dataset.limit=0", "dataset.seed=-1"])
+def test_ranges(name, override):
+    cell = config.cells("data_check", [f"dataset={name}", override])[0]
+    with pytest.raises(RequestError, match=override.partition("=")[0]):
+        config.build(cell, "dataset")

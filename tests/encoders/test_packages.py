@@ -82,7 +82,7 @@ def test_transformers_checkpoints_are_refused_by_name(clip_folder, tmp_path):
     state = load_file(clip_folder / "model.safetensors")
     del state["visual_projection.weight"]
     save_file(state, clip_folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RequestError, match=r"missing keys in the weights, first visual_projection\.weight"):
+    with pytest.raises(RequestError, match=r"lacks key visual_projection\.weight"):
         loaded(clip_folder, encoder="transformers")
 
     (clip_folder / "preprocessor_config.json").unlink()
@@ -116,7 +116,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
     (tmp_path / "open_clip_config.json").write_text("{}")
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"weights")
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: None)
+    monkeypatch.setattr("harness.encoders.checkpoint.find_spec", lambda name: None)
     assert "pip install 'open_clip_torch>=3.0'" in metric(tmp_path, encoder="open_clip").missing()
 
     def create(name, device):
@@ -130,7 +130,7 @@ def test_open_clip_is_called_as_documented(tmp_path, monkeypatch):
 
     stand_in = SimpleNamespace(create_model_from_pretrained=create, get_tokenizer=lambda name: OpenClipTokenizer())
     monkeypatch.setitem(sys.modules, "open_clip", stand_in)
-    monkeypatch.setattr("harness.encoders.packages.find_spec", lambda name: object())
+    monkeypatch.setattr("harness.encoders.checkpoint.find_spec", lambda name: object())
     monkeypatch.setattr("harness.encoders.pairs.version", lambda name: "3.0")
     short, long = loaded(tmp_path, encoder="open_clip").score(
         [Pair("r", text, SAMPLES[0].images[0]) for text in ("CT", "CT of the chest")], []

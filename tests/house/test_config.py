@@ -8,7 +8,7 @@ from typing import get_type_hints
 import pytest
 
 from harness import config
-from harness.cells.worker import GROUPS, Settings
+from harness.cells.parts import GROUPS, Settings
 from harness.choices import conf_dir, groups
 from harness.cli import main
 from harness.contracts import Decoding, RequestError, Training

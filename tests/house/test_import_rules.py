@@ -19,7 +19,11 @@ PLANTED = {
     "a stage knows no command": ("store/runs", "from harness.training import fit", ROOMS),
     "conf names captioners": ("cells/cell", "from model_zoo import smolvlm", "conf names captioners"),
     "hydra has one door": ("tables/columns", "import omegaconf", "only harness.config imports hydra"),
-    "contracts are light": ("contracts/data", "import torch", "contracts import the standard library only"),
+    "contracts are light": (
+        "contracts/data",
+        "import torch",
+        "contracts import no package but annotated_types",
+    ),
     "a new room has a place": ("attic/__init__", "", ROOMS),
 }
 

@@ -4,7 +4,7 @@ import re
 import shlex
 
 from harness import config
-from harness.cells.worker import GROUPS
+from harness.cells.parts import GROUPS
 from harness.choices import groups
 from harness.cli import COMMANDS
 from harness.commands._options import parse
@@ -48,7 +48,17 @@ def test_every_model_strategy_and_dataset_is_listed():
             assert f"`{name}`" in README, name
 
 
-def test_the_tree_names_the_modules_there_are():
-    tree = README[README.index("## The tree") :]
-    for name in re.findall(r"\b(\w+\.py)\b", tree):
-        assert (ROOT / "harness" / name).exists() or (ROOT / "model_zoo" / name).exists() or name == "mine.py", name
+def test_the_tree_names_the_rooms_there_are():
+    tree = README[README.index("## Working on it") :]
+    tree = tree[tree.index("```") :].split("```")[1]
+    named = set(re.findall(r"\b(\w+)/", tree))
+    rooms = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert rooms <= named
+    assert all(
+        (ROOT / name).is_dir()
+        or (ROOT / "harness" / name).is_dir()
+        or (ROOT / "tests" / name).is_dir()
+        or (ROOT / "model_zoo" / name).is_dir()
+        or (ROOT / "results" / name).is_dir()
+        for name in named
+    )

@@ -14,9 +14,10 @@ from pydicom.sequence import Sequence
 
 from harness.contracts import GREY, ImageError
 from harness.imaging import dicom
-from harness.imaging.files import BytesImage, FileImage
+from harness.imaging.files import FileImage
 from harness.imaging.view import WINDOWS, View
 from tests.support.dicom import close, dicom_data, dicom_file, full_range, loaded
+from tests.support.images import BytesImage
 
 # ---------------------------------------------------------------- DICOM: grey
 

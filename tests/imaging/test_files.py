@@ -12,8 +12,9 @@ from PIL import Image
 
 from harness.contracts import ImageError
 from harness.imaging import grey
-from harness.imaging.files import BytesImage, FileImage, to_rgb
+from harness.imaging.files import FileImage, to_rgb
 from tests.support.dicom import dicom_data, dicom_file, full_range
+from tests.support.images import BytesImage
 
 # ---------------------------------------------------------------- odd modes
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from harness.contracts import ImageError, RequestError
-from harness.imaging.files import BytesImage, FileImage
+from harness.imaging.files import FileImage
 from harness.imaging.view import View, view_of
 from tests.support.caption_tables import table, write_csv
+from tests.support.images import BytesImage
 
 DATA = Path(nibabel.__file__).parent / "tests" / "data"
 RIGHT, FRONT, HEAD = 0, 1, 2  # axes of the world, in millimetres: +x is the patient's right, +y front, +z head

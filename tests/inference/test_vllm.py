@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from harness.cli import main
 from harness.contracts import Decoding, Example, Exportable, Refused, RequestError
 from harness.inference import vllm
-from harness.inference.parity import Patient, Spoken, check_engine, move_weights
+from harness.inference.parity import Outputs, ParityCase, check_engine, move_weights
 from harness.store import Journal, read_json
 from tests.support import vllm_stub
 from tests.support.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, one_per_family, picture, strategy
@@ -54,23 +54,23 @@ def test_embedding_leaves_the_captioner_as_it_is(name):
     before = captioner.generate([example], GREEDY)
     embedded = captioner.embed(example)
     assert captioner.generate([example], GREEDY) == before
-    seen = Example((), example.prompt, seen=captioner.see(captioner.look(example)))
+    seen = Example((), example.prompt, seen=captioner.encode_images(captioner.preprocess(example)))
     torch.testing.assert_close(captioner.embed(seen), embedded)
 
 
 # ---------------------------------------------------------------- the comparison
 
 
-def patient(captioner):
+def case(captioner):
     asked = [Example((picture(64, 64, seed=place),), QUESTION) for place in range(2)]
-    return Patient(captioner, asked, GREEDY)
+    return ParityCase(captioner, asked, GREEDY)
 
 
 @pytest.fixture(scope="module")
 def told():
     """A captioner, and what it says of two pictures."""
-    ill = patient(loaded("smolvlm"))
-    return ill, ill.speak(ill.captions(1), 1)
+    ill = case(loaded("smolvlm"))
+    return ill, ill.outputs(ill.captions(1), 1)
 
 
 def test_the_same_captions_are_healthy(told):
@@ -96,7 +96,7 @@ def test_a_token_may_change_where_two_were_as_good_as_equal(told, apart, verdict
     place = next(n for n, pair in enumerate(zip(ids, others, strict=False)) if pair[0] != pair[1])
     logits = torch.zeros(len(ids), 700, dtype=torch.float64)
     logits[place, ids[place]], logits[place, others[place]] = 10.0, 10.0 - apart
-    assert check_engine(ill, Spoken([one], [logits]), [other]).verdict == verdict
+    assert check_engine(ill, Outputs([one], [logits]), [other]).verdict == verdict
 
 
 # ---------------------------------------------------------------- refusals
@@ -151,7 +151,7 @@ def request_(tmp_path):
 def captions(results, engine_):
     (folder,) = [path for path in (results / "runs").iterdir() if ("-vllm-" in path.name) == (engine_ == "vllm")]
     assert read_json(folder / "manifest.json")["status"] == "ok"
-    return [row["caption"] for row in Journal(folder / "captions.jsonl").rows()]
+    return [row.caption for row in Journal(folder / "captions.jsonl").rows()]
 
 
 def test_a_run_by_another_engine_is_a_row_of_its_own(request_, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from harness.contracts import Decoding
-from harness.inference.parity import Patient, compared
+from harness.inference.parity import ParityCase, compared
 from harness.machine import bfloat16
 from harness.machine.rounding import RoundedProducts
 from tests.support.captioners import CONF, NAMES, TWINS, examples, loaded
@@ -117,13 +117,13 @@ class Watch(TorchDispatchMode):
 @pytest.mark.parametrize(("name", "dtype"), [*((name, "auto") for name in VLMS), ("smolvlm", "nf4")])
 def test_captioners_say_the_same(name, dtype, monkeypatch):
     captioner = loaded(name, dtype=dtype, weights="hub", hub=str(TWINS / name))
-    patient = Patient(captioner, examples([None, None]), SHORT)
+    case = ParityCase(captioner, examples([None, None]), SHORT)
     monkeypatch.setattr(bfloat16, "slowdown", lambda: 1.0)
-    captions = patient.captions(2)
-    plain = patient.speak(captions, 2)
+    captions = case.captions(2)
+    plain = case.outputs(captions, 2)
     monkeypatch.setattr(bfloat16, "slowdown", lambda: 300.0)
     with Watch() as watch:
-        found = compared("rounded", patient, captions, plain, patient.speak(captions, 2))
+        found = compared("rounded", case, captions, plain, case.outputs(captions, 2))
     assert found.healthy, found
     assert not watch.left
 
@@ -150,7 +150,7 @@ def test_it_trains_as_the_processor_does(lacking, monkeypatch):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         found = []
         for _ in range(5):
-            with bfloat16.bearable(torch.bfloat16, CPU):
+            with bfloat16.emulation(torch.bfloat16, CPU):
                 loss = (net(random(2, 6, 16)).float() - 1).square().mean()
                 optimizer.zero_grad()
                 loss.backward()
@@ -179,7 +179,7 @@ def test_it_is_done_and_said_once_where_the_processor_lacks_it(dtype, device, ti
     monkeypatch.setattr(RoundedProducts, "__enter__", lambda self: used.append(self))
     monkeypatch.setattr(RoundedProducts, "__exit__", lambda self, *error: None)
     for _ in range(2):
-        with bfloat16.bearable(dtype, device):
+        with bfloat16.emulation(dtype, device):
             pass
     assert bool(used) is rounded
     text = " ".join(capsys.readouterr().err.split())

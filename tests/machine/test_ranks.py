@@ -28,7 +28,7 @@ FITS = {
 
 def captions(results: Path) -> list[tuple[str, str]]:
     (path,) = results.glob("runs/*/captions.jsonl")
-    return [(row["id"], row["caption"]) for row in Journal(path).rows()]
+    return [(row.id, row.caption) for row in Journal(path).rows()]
 
 
 def row(results: Path, kind: str) -> dict[str, object]:

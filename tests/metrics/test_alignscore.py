@@ -253,10 +253,13 @@ def test_the_published_sizes_are_read_from_the_weights(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("tri_layer.bias"), "lacks the key tri_layer.bias"),
-        (lambda state: state.pop("base_model.embeddings.word_embeddings.weight"), "lacks the key base_model.embed"),
+        (lambda state: state.pop("tri_layer.bias"), "lacks key tri_layer.bias"),
+        (lambda state: state.pop("base_model.embeddings.word_embeddings.weight"), "lacks key base_model.embed"),
         (lambda state: state.update({"quad_layer.bias": torch.zeros(4)}), "has the unknown key quad_layer.bias"),
-        (lambda state: state.update({"reg_layer.weight": torch.zeros(2, 2)}), "expected reg_layer.weight of the shape"),
+        (
+            lambda state: state.update({"reg_layer.weight": torch.zeros(2, 2)}),
+            r"reg_layer.weight has the shape \(2, 2\), its size .* says \(1, ",
+        ),
         (lambda state: state.clear(), "found neither"),
     ],
 )

@@ -146,9 +146,9 @@ def test_what_is_missing_is_named_with_a_remedy(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda state: state.pop("classifier.bias"), "lacks classifier.bias"),
-        (lambda state: state.update({"classifier.scale": torch.ones(1)}), "has the unknown classifier.scale"),
-        (lambda state: state.update({"classifier.bias": torch.ones(3)}), "has another shape of classifier.bias"),
+        (lambda state: state.pop("classifier.bias"), "lacks key classifier.bias"),
+        (lambda state: state.update({"classifier.scale": torch.ones(1)}), "has the unknown key classifier.scale"),
+        (lambda state: state.update({"classifier.bias": torch.ones(3)}), "classifier.bias has another shape than"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused_by_name(folder, tmp_path, change, message):

@@ -177,7 +177,7 @@ def test_controls_are_apart_and_never_ranked(tmp_path):
     board.table["control"] = ["constant", "", "", ""]
     board.table["gain_constant"] = [float("nan"), 0.1, 0.2, -0.1]
     board.table.loc[first, ["class", "rank"]] = ["control", float("nan")]
-    study = Study(board, read_tables(results, board.group))
+    study = Study(board, read_tables(results, board.key))
     grid = leaderboard(study)
     assert [body.title.partition(":")[0] for body in grid.bodies] == ["", "Controls"]
     assert grid.bodies[1].rows[0].cells[0].text == "–"

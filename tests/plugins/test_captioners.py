@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.contracts import REGIONS, Decoding, Example, RequestError
-from model_zoo._hf import IGNORED, HFCaptioner, Row
+from harness.contracts import REGIONS, Decoding, Example, RequestError, Seen
+from model_zoo._hf import IGNORED, HFCaptioner
 from tests.support.captioners import (
     GREEDY,
     NAMES,
@@ -191,7 +191,7 @@ def test_greedy_captions_are_those_of_a_plain_loop(captioner: HFCaptioner) -> No
     row, new = captioner.row(example), []
     with torch.no_grad():
         while len(new) < 12:
-            logits = captioner.model(**captioner.prompts([Row([*row.ids, *new], row.vision)])).logits[0, -1]
+            logits = captioner.model(**captioner.prompts([Seen([*row.ids, *new], row.tensors)])).logits[0, -1]
             new.append(int(logits.argmax()))
             if new[-1] in captioner.stops:
                 new.pop()

@@ -18,7 +18,6 @@ from harness.controls.constant import Constant
 from harness.controls.nearest import Nearest, most_similar
 from harness.controls.template import Template
 from harness.datasets.phantom import Phantom
-from harness.encoders.medimageinsight import MedImageInsight
 from harness.encoders.pairs import PairVectors
 
 NAMES = [name for name in groups()["control"] if name != "none"]
@@ -58,20 +57,20 @@ class Broken:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_control_says_one_caption_of_training_per_sample_whatever_the_others_are(name):
     control = learnt(name)
-    answers = control.say(TEST)
+    answers = control.caption(TEST)
     known = {" ".join(sample.caption.split()) for sample in TRAIN}
     assert len(answers) == len(TEST)
     assert all(said.caption in known and not said.reason for said in answers)
-    alone = [said for sample in reversed(TEST) for said in control.say([sample])]
+    alone = [said for sample in reversed(TEST) for said in control.caption([sample])]
     assert [said.caption for said in reversed(alone)] == [said.caption for said in answers]
-    assert control.say([]) == []
+    assert control.caption([]) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_control_sees_the_answer(name):
     lying = [replace(sample, caption="Another caption.", concepts=("C0",)) for sample in TEST]
     control = learnt(name)
-    assert [said.caption for said in control.say(lying)] == [said.caption for said in control.say(TEST)]
+    assert [said.caption for said in control.caption(lying)] == [said.caption for said in control.caption(TEST)]
 
 
 @pytest.mark.parametrize("name", groups()["control"])
@@ -81,10 +80,10 @@ def test_what_was_learnt_is_plain_json_and_one_control_alone_leaves_the_captione
     control = built(name)
     facts = control.learn(TRAIN, "cpu", {})
     assert json.loads(json.dumps(dict(facts))) == facts
-    assert control.speaks == (name != "none")
+    assert control.replaces_captioner == (name != "none")
     assert control.digest() == built(name).digest()
     if name == "none":
-        assert all(said.caption is None for said in control.say(TEST))
+        assert all(said.caption is None for said in control.caption(TEST))
 
 
 # ---------------------------------------------------------------- typical captions
@@ -129,8 +128,8 @@ def test_template_says_the_typical_caption_of_the_modality_and_the_constant_one_
     facts = template.learn(train, "cpu", {})
     constant.learn(train, "cpu", {})
     asked = [sample(0, modality, "?") for modality in ("CT", "MRI", "PET")]
-    assert [said.caption for said in template.say(asked)] == ["three", "two", "two"]
-    assert [said.caption for said in constant.say(asked)] == ["two"] * 3
+    assert [said.caption for said in template.caption(asked)] == ["three", "two", "two"]
+    assert [said.caption for said in constant.caption(asked)] == ["two"] * 3
     assert {name: one["count"] for name, one in facts["modalities"].items()} == {"CT": 2, "MRI": 3}
 
 
@@ -165,7 +164,7 @@ def test_nearest_copies_the_caption_of_the_most_similar_picture():
     vectors = PairVectors(control.checkpoint, "cpu", {}, 1).encoder
     train, test = (np.asarray(vectors.images([s.images[0].load() for s in part])) for part in (TRAIN, TEST))
     best = (test @ train.T).argmax(axis=1)
-    answers = control.say(TEST)
+    answers = control.caption(TEST)
     assert [said.facts["neighbour"] for said in answers] == [TRAIN[place].id for place in best]
     assert [said.caption for said in answers] == [TRAIN[place].caption for place in best]
     assert [said.facts["cosine"] for said in answers] == pytest.approx((test @ train.T).max(axis=1), abs=1e-5)
@@ -174,18 +173,18 @@ def test_nearest_copies_the_caption_of_the_most_similar_picture():
 
 def test_kept_vectors_are_not_computed_again(monkeypatch):
     features: dict[str, bytes] = {}
-    first = learnt("nearest", features=features).say(TEST)
-    monkeypatch.setattr(MedImageInsight, "images", lambda *_: pytest.fail("a picture was looked at again"))
-    assert learnt("nearest", features=features).say(TEST) == first
+    first = learnt("nearest", features=features).caption(TEST)
+    monkeypatch.setattr(PairVectors, "_look", lambda *_: pytest.fail("a picture was looked at again"))
+    assert learnt("nearest", features=features).caption(TEST) == first
 
 
 def test_a_test_picture_that_is_a_training_picture_is_marked_and_gets_the_first_ones_caption():
     twin = replace(TRAIN[4], id="twin", caption="The same picture again.")
     control = learnt("nearest", [*TRAIN, twin])
-    (said,) = control.say([replace(TRAIN[4], id="leak", split="test")])
+    (said,) = control.caption([replace(TRAIN[4], id="leak", split="test")])
     assert (said.caption, said.facts["neighbour"]) == (TRAIN[4].caption, TRAIN[4].id)
     assert said.facts["duplicate"]
-    assert not any(said.facts["duplicate"] for said in control.say(TEST))
+    assert not any(said.facts["duplicate"] for said in control.caption(TEST))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +195,7 @@ def test_a_picture_that_cannot_be_read_is_a_reason_in_test_and_a_count_in_traini
     control = built("nearest")
     facts = control.learn([*TRAIN[:3], bad], "cpu", {})
     assert (facts["pictures"], facts["unreadable"]) == (3, 1)
-    good, failed = control.say([TEST[1], bad])
+    good, failed = control.caption([TEST[1], bad])
     assert good.caption
     assert failed.caption is None
     assert reason in failed.reason

@@ -1,5 +1,6 @@
-"""A new dataset, prompt style, strategy, metric and captioner: one file and one yaml each, no edit elsewhere."""
+"""The examples of harness/README.md: each kind of plug-in in one file and one yaml, no edit elsewhere."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -7,97 +8,31 @@ import pytest
 
 from tests.support.commands import ROOT, capbench
 
-PYTHON = {
-    "stripes": """
-import hashlib
-from PIL import Image
-from harness.contracts import Sample, Split
-
-class Stripe:
-    def __init__(self, index): self.index = index
-    def load(self): return Image.linear_gradient("L").rotate(self.index * 30).convert("RGB")
-    def digest(self): return hashlib.sha256(bytes([self.index])).hexdigest()
-
-class Stripes:
-    def __init__(self, name: str, count: int): self.name, self.count = name, count
-    def load(self, split: str) -> Split:
-        offset = {"train": 0, "valid": 50, "test": 100}[split]
-        return Split(split, tuple(
-            Sample(f"stripe-{split}-{i}", (Stripe(offset + i),), f"A gradient turned by {i * 30} degrees.", split)
-            for i in range(self.count)))
-""",
-    "shout": """
-class Shout:
-    def __init__(self, name: str, question: str): self.name, self.question = name, question
-    def text(self, sample, modality): return self.question.upper()
-""",
-    "early": '''
-from harness.lora.sites import SiteLora
-
-class EarlyLayers(SiteLora):
-    """LoRA on the first language layers only."""
-    def __init__(self, name: str, layers: int, rank: int, learning_rate: float):
-        super().__init__(name, ["qkv"], [], rank, 2 * rank, 0.0, False, learning_rate)
-        self.layers = layers
-    def plan(self, captioner):
-        import dataclasses
-        plan = super().plan(captioner)
-        kept = tuple(n for n in plan.adapted if any(f".layers.{i}." in n for i in range(self.layers)))
-        share = len(kept) / len(plan.adapted)
-        counts = {region: round(count * share) for region, count in plan.counts.items()}
-        return dataclasses.replace(plan, adapted=kept, counts=counts, params_added=sum(counts.values()))
-''',
-    "brevity": """
-from harness.contracts import Score
-
-class Brevity:
-    values, needs, higher_is_better = ("ratio",), frozenset({"reference"}), True
-    def __init__(self, name: str, power: float): self.name, self.power = name, power
-    def missing(self): return None
-    def signature(self): return f"brevity|power={self.power}"
-    def load(self, device, features): pass
-    def score(self, pairs, references):
-        sizes = [(len(p.candidate.split()) + 1, len(p.reference.split()) + 1) for p in pairs]
-        return [Score({"ratio": (min(a, b) / max(a, b)) ** self.power}) for a, b in sizes]
-""",
-    "terse": '''
-from model_zoo.smolvlm import SmolVLM
-
-class Terse(SmolVLM):
-    """SmolVLM that is asked for few words."""
-    def encode(self, images, prompt): return super().encode(images, prompt + " Be brief.")
-''',
-}
-YAML = {
-    "dataset/stripes": "_target_: stripes.Stripes\nname: stripes\ncount: 8\n",
-    "prompt/shout": "_target_: shout.Shout\nname: shout\nquestion: 'describe this medical image.'\n",
-    "lora/early": "_target_: early.EarlyLayers\nname: early\nlayers: 1\nrank: 2\nlearning_rate: 1.0e-3\n",
-    "metric/brevity": "_target_: brevity.Brevity\nname: brevity\npower: 1.0\n",
-}
+PAGE = (ROOT / "harness" / "README.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", PAGE, re.S))
+"""File -> content of every example."""
 
 
 @pytest.fixture
 def plugins(tmp_path) -> Path:
-    for name, source in PYTHON.items():
-        (tmp_path / f"{name}.py").write_text(source)
-    model = (ROOT / "conf/model/smolvlm.yaml").read_text()
-    model = model.replace("model_zoo.smolvlm.SmolVLM", "terse.Terse").replace('name: "smolvlm"', 'name: "terse"')
-    twin = ROOT / "model_zoo/embedded/smolvlm"
-    model = model.replace("HuggingFaceTB/SmolVLM-500M-Instruct", str(twin))
-    for name, text in {**YAML, "model/terse": model}.items():
-        path = tmp_path / "conf" / f"{name}.yaml"
+    for name, text in FILES.items():
+        path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     return tmp_path
+
+
+def test_examples_are_short():
+    assert {Path(name).suffix for name in FILES} == {".py", ".yaml"}
+    assert {name: text.count("\n") for name, text in FILES.items() if text.count("\n") > 30} == {}
 
 
 @pytest.mark.slow
 def test_five_extensions_at_once_need_no_edit_elsewhere(plugins):
-    arguments = ["dataset=stripes", "prompt=shout", "lora=early", "model=terse", "weights=hub", "train=embedded"]
-    limits = ["metrics=[brevity]", "train.max_steps=2", "train.batch_size=4", "generate.max_new_tokens=8", "threads=1"]
-    done = capbench(
-        ["run", "--config-dir", "conf", *arguments, *limits, "model.dtype=float32"], plugins, PYTHONPATH=str(plugins)
-    )
+    (asked,) = re.findall(r"capbench run (--config-dir conf .*?)\n```", PAGE, re.S)
+    words = asked.replace("\\\n", " ").replace("$twin", str(ROOT / "model_zoo" / "embedded" / "smolvlm")).split()
+    limits = ["train.batch_size=4", "generate.max_new_tokens=8", "threads=1"]
+    done = capbench(["run", *words, *limits], plugins, PYTHONPATH=str(plugins))
     assert done.returncode == 0, done.stderr
     board = pd.read_csv(plugins / "results/leaderboard.csv")
     row = board.iloc[0]

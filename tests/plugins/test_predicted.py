@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from harness import config
 from harness.cells.identity import identify, queries_of
-from harness.cells.worker import parts
+from harness.cells.parts import build_parts
 from harness.cli import main
 from harness.contracts import Checkpointed, ImageError, RequestError, Sample
 from harness.datasets.phantom import Phantom
@@ -30,7 +30,7 @@ def predicted(checkpoint: str | None = "embedded", least: float = 0.0) -> Predic
 def known(*overrides: str, results: Path = Path("nowhere")):
     small = [item for item in SMALL if not item.startswith("dataset.train")]
     cell = config.cells("run", [*small, "dataset.train=8", f"results={results}", *overrides])[0]
-    return identify(parts(cell, {}))
+    return identify(build_parts(cell, {}))
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +128,9 @@ def test_the_checkpoint_is_part_of_what_a_run_is_known_by(other, tmp_path):
         known("modality=predicted", "prompt=modality", f"modality.checkpoint={place}")
         for place in ("embedded", copy, other)
     )
-    assert shipped.run_key["prompt"][1]["checkpoint"] == source.digest()
+    assert shipped.run_identity["prompt"][1]["checkpoint"] == source.digest()
     assert shipped.run_id == copied.run_id != changed.run_id
-    assert shipped.fit_key == changed.fit_key, "the label joins at inference"
+    assert shipped.fit_identity == changed.fit_identity, "the label joins at inference"
     assert known("modality=predicted", "modality.least=0.5").run_id != known("modality=predicted").run_id
 
 
@@ -196,11 +196,11 @@ def test_real_weights_need_a_classifier_of_real_pictures():
 def test_labels_in_training_are_a_fit_of_their_own():
     plain, usual = known("prompt=modality"), known("prompt=modality", "modality=oracle")
     taught = known("prompt=modality", "modality=oracle", "labels_in_training=true")
-    assert usual.fit_key == plain.fit_key != taught.fit_key
+    assert usual.fit_identity == plain.fit_identity != taught.fit_identity
     assert not usual.labelled
     assert taught.labelled
     assert usual.unlabelled_fit == taught.unlabelled_fit
-    assert [key for key in taught.fit_key if taught.fit_key[key] != usual.fit_key[key]] == ["prompt"]
+    assert [key for key in taught.fit_identity if taught.fit_identity[key] != usual.fit_identity[key]] == ["prompt"]
     assert "targeted-labelled" in taught.fit_folder.name
     assert "targeted-labelled-modality-oracle" in taught.folder.name
     others = [known("prompt=modality", f"modality={m}", "labels_in_training=true") for m in ("wrong", "predicted")]
@@ -221,7 +221,7 @@ def test_a_zero_shot_run_has_no_training_to_label():
 
 def test_training_questions_carry_the_labels():
     cell = config.cells("run", [*SMALL, "prompt=modality", "modality=oracle", "labels_in_training=true"])[0]
-    built = parts(cell, {})
+    built = build_parts(cell, {})
     train = built.dataset.load("train")
     for query in queries_of(built, train, built.taught_labels):
         assert query.prompt.startswith(f"Imaging modality: {query.sample.modality}. ")
@@ -238,9 +238,9 @@ def test_a_run_says_which_label_it_gave(tmp_path):
     runs = {(run.row["prompt"], run.row["modality"]): run.rows for run in find_runs(tmp_path)}
     assert len(runs) == 4
     for row in runs["modality", "predicted"]:
-        assert row["prompt"].startswith(f"Imaging modality: {row['label']}. ")
+        assert row.prompt.startswith(f"Imaging modality: {row.label}. ")
     for asked in (("modality", "none"), ("plain", "none"), ("plain", "predicted")):
-        assert all("label" not in row for row in runs[asked]), "none was given"
+        assert all(row.label is None for row in runs[asked]), "none was given"
 
 
 def test_a_taught_row_is_told_apart_on_the_leaderboard(tmp_path):

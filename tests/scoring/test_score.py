@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from harness.contracts import ImageError, RequestError, Score, ScoreProtocol
-from harness.scoring.score import Column, Plan, Scorable, score
-from harness.store.runs import Run
+from harness.scoring.caption_files import CaptionFiles
+from harness.scoring.score import Column, Scheme, score
+from harness.store import JournalRow
 from harness.tables.scores import scores_table
 
 PROTOCOL = ScoreProtocol("p", 1, {"words": {"metric": "words", "value": "count"}}, {"overall": ["words"]}, "overall")
@@ -39,30 +40,17 @@ class Words:
         return Score({}, "cannot be counted") if text == self.fails_on else Score({"count": len(text.split())})
 
 
-def rows(*captions: str | None) -> list[dict]:
-    return [
-        {
-            "id": str(index),
-            "status": "failed" if caption is None else "ok",
-            "reference": f"reference {index}",
-            "caption": caption,
-            "error": "went wrong",
-            "modality": "CT",
-        }
-        for index, caption in enumerate(captions)
-    ]
+def rows(*captions: str | None) -> list[JournalRow]:
+    return [JournalRow.of_texts(str(n), f"reference {n}", text, "went wrong") for n, text in enumerate(captions)]
 
 
 def run_score(folder, metric, *runs):
-    scorables = [Scorable(folder / str(index), given) for index, given in enumerate(runs)]
-    return score(scorables, [Plan(PROTOCOL, [Column("words", metric, "count")])], "cpu", folder)
+    given = [stored(folder, index, rows) for index, rows in enumerate(runs)]
+    return score(given, [Scheme(PROTOCOL, [Column("words", metric, "count")])], "cpu", folder)
 
 
 def stored(folder, index, given):
-    class Given(Run):
-        rows = given
-
-    return Given(folder / str(index), {"status": "ok", "row": {"run_id": str(index)}})
+    return CaptionFiles(folder / str(index), {"status": "ok", "row": {"run_id": str(index)}}, given=tuple(given))
 
 
 def test_the_same_pair_in_two_runs_is_scored_once(tmp_path):
@@ -88,8 +76,8 @@ def test_another_signature_or_caption_is_scored_again(tmp_path):
 
 def test_a_metric_that_is_missing_leaves_its_column_and_averages_blank(tmp_path):
     given = rows("a b")
-    blank = run_score(tmp_path, Words(missing="no checkpoint; get it with X"), given)
-    assert blank.blank == {"words": "no checkpoint; get it with X"}
+    ended = run_score(tmp_path, Words(missing="no checkpoint; get it with X"), given)
+    assert ended.unfilled == {"words": "no checkpoint; get it with X"}
     table = scores_table([stored(tmp_path, 0, given)], trials=10).set_index("metric")
     assert table["value"].isna().all()
     assert table.loc["words", "signature"] == "no checkpoint; get it with X"
@@ -152,12 +140,12 @@ def test_a_failing_metric_stops_no_other(tmp_path):
             raise RuntimeError("no memory\nat all")
 
     good = Words()
-    plan = Plan(
+    scheme = Scheme(
         ScoreProtocol("p", 1, {"broken": {}, "words": {}}, {"overall": ["words"]}, "overall"),
         [Column("broken", Broken(version=7), "count"), Column("words", good, "count")],
     )
     given = rows("a b")
-    ended = score([Scorable(tmp_path / "0", given)], [plan], "cpu", tmp_path)
+    ended = score([stored(tmp_path, 0, given)], [scheme], "cpu", tmp_path)
     assert ended.failed == {"broken": "failed: RuntimeError: no memory"}
     assert good.seen == [("reference 0", "a b")]
     assert "at all" in (tmp_path / "logs" / "score-broken.log").read_text()
@@ -168,12 +156,14 @@ def test_a_failing_metric_stops_no_other(tmp_path):
 
 def test_two_protocols_share_a_metric(tmp_path):
     metric, twin = Words(), Words()
-    plans = [
-        Plan(ScoreProtocol(name, 1, {"words": {}}, {"overall": ["words"]}, "overall"), [Column("words", used, "count")])
+    schemes = [
+        Scheme(
+            ScoreProtocol(name, 1, {"words": {}}, {"overall": ["words"]}, "overall"), [Column("words", used, "count")]
+        )
         for name, used in (("one", metric), ("two", twin))
     ]
     given = rows("a b")
-    score([Scorable(tmp_path / "0", given)], plans, "cpu", tmp_path)
+    score([stored(tmp_path, 0, given)], schemes, "cpu", tmp_path)
     assert metric.seen + twin.seen == [("reference 0", "a b")]
     assert set(stored(tmp_path, 0, given).protocols) == {"one", "two"}
 
@@ -199,13 +189,12 @@ class Picture:
 
 def test_pictures_are_part_of_what_is_compared(tmp_path):
     given = rows("same", "same", "same", "same")
-    for row in given:
-        row["reference"] = "r"
+    given = [JournalRow.of_texts(row.id, "r", row.caption) for row in given]
     pictures = {"0": Picture("x"), "1": Picture("x"), "2": Picture("y")}
     pictures["3"] = Picture(None)
     metric = Sees()
-    plan = Plan(PROTOCOL, [Column("words", metric, "count")])
-    score([Scorable(tmp_path / "0", given, lambda: pictures)], [plan], "cpu", tmp_path)
+    scheme = Scheme(PROTOCOL, [Column("words", metric, "count")])
+    score([stored(tmp_path, 0, given)], [scheme], "cpu", tmp_path, lambda _: pictures)
     assert len(metric.seen) == 2
     table = pd.read_csv(next((tmp_path / "0" / "scores").glob("sees-*.csv")))
     assert list(table["count"].isna()) == [False, False, False, True]
@@ -213,14 +202,14 @@ def test_pictures_are_part_of_what_is_compared(tmp_path):
 
 
 def test_a_metric_that_sees_leaves_its_column_blank_where_there_are_no_pictures(tmp_path):
-    plan = Plan(PROTOCOL, [Column("words", Sees(), "count")])
-    ended = score([Scorable(tmp_path / "0", rows("a"))], [plan], "cpu", tmp_path)
-    assert "add images=FOLDER" in ended.blank["words"]
+    scheme = Scheme(PROTOCOL, [Column("words", Sees(), "count")])
+    ended = score([stored(tmp_path, 0, rows("a"))], [scheme], "cpu", tmp_path)
+    assert "add images=FOLDER" in ended.unfilled["words"]
 
 
 def test_a_run_without_the_picture_of_a_row_says_so(tmp_path):
-    plan = Plan(PROTOCOL, [Column("words", Sees(), "count")])
-    score([Scorable(tmp_path / "0", rows("a"), dict)], [plan], "cpu", tmp_path)
+    scheme = Scheme(PROTOCOL, [Column("words", Sees(), "count")])
+    score([stored(tmp_path, 0, rows("a"))], [scheme], "cpu", tmp_path, lambda _: {})
     table = pd.read_csv(next((tmp_path / "0" / "scores").glob("sees-*.csv")))
     assert table["reason"].tolist() == ["no picture of this id"]
 

@@ -1,6 +1,8 @@
 """The cache of scores and features: several processes, damage, and that losing it loses nothing."""
 
 import multiprocessing
+import os
+import pickle
 import sqlite3
 
 import pytest
@@ -74,6 +76,19 @@ def _writer(folder, start):
     table = Cache(folder).scores
     for number in range(start, start + 200):
         table.write({f"{number:064x}": str(number).encode()})
+
+
+def test_it_survives_a_fork_and_a_pickle(tmp_path):
+    cache = Cache(tmp_path)
+    cache.scores[KEY] = b"parent"
+    child = os.fork()
+    if child == 0:
+        same = cache.scores[KEY] == b"parent"
+        cache.scores[OTHER] = b"child"
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert dict(cache.scores) == {KEY: b"parent", OTHER: b"child"}
+    assert dict(pickle.loads(pickle.dumps(cache)).scores) == dict(cache.scores)
 
 
 def test_several_processes_write_at_once(tmp_path):

@@ -139,6 +139,7 @@ def test_a_damaged_memory_is_no_answer(damage, settled, path, tmp_path):
         assert memo.ask("q", path, "", answer) == b"answer"
     assert answer.times == 1
     assert Memo(str(folder)).ask("q", path, "", answer) == b"answer"
+    assert len(list(folder.glob("*.damaged-*"))) == (damage == "file"), "where `capbench clean` finds it"
 
 
 def test_a_folder_that_cannot_be_written_is_named(path, tmp_path):
@@ -181,8 +182,8 @@ def test_it_survives_a_fork_and_a_pickle(settled, path, tmp_path):
 WRITER = """
 import sys
 from harness.store.files_cache import Memo
-from harness import memo as memo_module
-memo_module.SETTLED = 0
+from harness.store import files_cache
+files_cache.SETTLED = 0
 memo = Memo(sys.argv[1])
 for number in range(300):
     name = sys.argv[3] if number >= 150 else ""

@@ -10,7 +10,7 @@ import pytest
 
 from harness.cli import main
 from harness.commands.reproduce import surroundings
-from harness.store import Journal, file_digest, locked, read_json, read_manifest, write_json
+from harness.store import Journal, JournalRow, file_digest, locked, read_json, read_manifest, write_json
 from harness.store.runs import find_run
 from tests.support.commands import SMALL, only
 
@@ -18,7 +18,7 @@ from tests.support.commands import SMALL, only
 def forge(run: Path) -> None:
     """Edit the captions as someone would who knows how row checksums are made."""
     journal = Journal(run / "captions.jsonl")
-    rows = [row | {"caption": f"better {row['caption']}"} for row in journal.rows()]
+    rows = [JournalRow(row.to_json() | {"caption": f"better {row.caption}"}) for row in journal.rows()]
     journal.path.unlink()
     journal.append(rows)
 
@@ -199,7 +199,7 @@ def test_a_run_is_reproduced_from_its_manifest_alone(results, tmp_path, name, ca
     assert "scores: 0 of 6 columns differ" in text
     first, second = find_run(results, name), find_run(again, name)
     assert first.folder.name == second.folder.name
-    assert [row["caption"] for row in first.rows] == [row["caption"] for row in second.rows]
+    assert [row.caption for row in first.rows] == [row.caption for row in second.rows]
     assert main(["reproduce", name, f"source={results}", f"results={again}"]) == 0
     assert "done before" in capsys.readouterr().out
     assert main(["verify", f"results={again}"]) == 0

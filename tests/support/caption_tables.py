@@ -32,7 +32,7 @@ def table(path, **changes):
         "cache": None,
         "recheck": False,
     }
-    return Table("table", path if path is None else str(path), **{**values, **changes})
+    return Table("table", path=path if path is None else str(path), **{**values, **changes})
 
 
 def write_csv(path: Path, rows, header=("image", "caption", "split"), delimiter=",") -> Path:

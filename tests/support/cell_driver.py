@@ -20,8 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from harness import config
 from harness.cells import cell
-from harness.cells.identity import Parts
-from harness.cells.worker import parts as built
+from harness.cells.parts import Parts, build_parts
 from harness.machine import ranks
 from tests.support.commands import clean
 from tests.support.forked import Forked
@@ -44,7 +43,7 @@ SMALL = [
 def parts(overrides: Sequence[str], results: Path) -> Parts:
     """What `capbench run` builds for one cell."""
     options = [*SMALL, "device=cpu", "threads=null", *overrides, f"results={results}"]
-    return built(config.cells("run", options)[0], {})
+    return build_parts(config.cells("run", options)[0], {})
 
 
 def limit_rows(captioner: Any, rows: int) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.benchmarks.leaderboard import Sizes, make_results
+from harness.benchmarks.leaderboard import make_results
 from harness.commands import report
-from harness.store import Journal, read_json, write_json
+from harness.store import Journal, JournalRow, read_json, write_json
 from harness.store.runs import find_runs
 from harness.tables.columns import BOARD_COLUMNS
+from harness.tables.rebuild import rebuild
 
 SCRIPT = "<script>alert(1)</script>"
 LINK = "javascript:alert(2)"
@@ -22,7 +23,7 @@ HOSTILE = (SCRIPT, LINK, FORMULA, CLOSING)
 
 def made_up(results: Path, runs: int = 4, samples: int = 24) -> Path:
     """Runs with made-up scores; nothing behind them can be loaded."""
-    make_results(results, Sizes(systems=1, images=1, trials=1, runs=runs, samples=samples, seeds=1))
+    make_results(results, runs, samples)
     return results
 
 
@@ -30,7 +31,7 @@ def hostile(results: Path) -> Path:
     """The same with hostile captions, references, ids, modalities, models and errors."""
     made_up(results)
     for place, run in enumerate(find_runs(results)):
-        rows = run.read()
+        rows = [row.to_json() for row in run.read()]
         for number, row in enumerate(rows):
             row["caption"] = HOSTILE[(number + place) % 4]
             row["reference"] = HOSTILE[(number + 1) % 4]
@@ -38,7 +39,7 @@ def hostile(results: Path) -> Path:
             row["concepts"] = [SCRIPT]
         path = run.folder / "captions.jsonl"
         path.unlink()
-        Journal(path).append(rows)
+        Journal(path).append(map(JournalRow, rows))
         manifest = read_json(run.folder / "manifest.json")
         manifest["row"] |= {"model": f"{SCRIPT}$x_{place}$", "device": CLOSING}
         manifest["command"] = f"capbench run {CLOSING}"
@@ -69,11 +70,11 @@ def add_tables(results: Path) -> None:
 def kept_tables(results: Path) -> Iterator[None]:
     """Within it the rebuild of `capbench report` ends with those tables, as if there had been such runs."""
 
-    def rebuild(*arguments):
+    def rebuilt(*arguments):
         boards = rebuild(*arguments)
         add_tables(results)
         return boards
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "rebuild", rebuild)
+        patch.setattr(report, "rebuild", rebuilt)
         yield

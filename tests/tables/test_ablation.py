@@ -1,6 +1,7 @@
 """ablation.csv: each number made again from the runs' own files, the bases found, the bytes the same when rebuilt."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ from scipy.stats import permutation_test
 
 from harness import config
 from harness.cli import main
-from harness.store import Journal, file_digest, read_json, write_json
+from harness.store import Journal, JournalRow, file_digest, read_json, write_json
 from harness.store.runs import Run, find_runs
 from harness.tables import columns
 from harness.tables.ablation import ablation_table
 from harness.tables.boards import build, grouped
+from harness.tables.labels import variants
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
 from tests.support.commands import LIGHT, SMALL
@@ -72,8 +74,8 @@ def test_the_numbers_are_those_of_the_samples(results, table, prompt, modality, 
     """The base of a seed is the run without label of the same seed: of its own fit, or of the untaught one."""
     runs, bases = runs_of(results, prompt, modality), runs_of(results, "modality", "none")[:seeds]
     assert [run.row["seed"] for run in runs] == [run.row["seed"] for run in bases]
-    truth = np.array([row["modality"] for row in runs[0].rows])
-    given = np.array([row["label"] for row in runs[0].rows])
+    truth = np.array([row.modality for row in runs[0].rows])
+    given = np.array([row.label for row in runs[0].rows])
     mine = table[(table["prompt"] == prompt) & (table["modality"] == modality)]
     masks = {("all", "all"): np.ones(24, bool)} | {("modality", kind): truth == kind for kind in set(truth)}
     masks |= {("label", name): (given == truth) == (name == "right") for name in ("right", "wrong")}
@@ -173,9 +175,9 @@ def test_journals_without_the_label_have_no_rows_by_label(results, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
     for run in find_runs(copy):
-        rows = [{key: value for key, value in row.items() if key not in ("label", "check")} for row in run.rows]
+        rows = [{key: value for key, value in row.to_json().items() if key != "label"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
-        Journal(run.folder / "captions.jsonl").append(rows)
+        Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
         manifest = read_json(run.folder / "manifest.json")
         manifest["files"]["captions.jsonl"] = file_digest(run.folder / "captions.jsonl")
         write_json(run.folder / "manifest.json", manifest)
@@ -187,16 +189,16 @@ def test_journals_without_the_label_have_no_rows_by_label(results, tmp_path):
 
 def test_a_base_in_another_style_must_ask_the_same_question(results):
     (members,) = grouped(find_runs(results)).values()
-    group = next(iter(grouped(members)))
-    ranked = build(group, members, 50)[1]
+    key = next(iter(grouped(members)))
+    board = build(key, members, 50)
     tag = [run for run in members if run.row["prompt"] == "modality_tag"]
     bases = [run for run in members if run.row["modality"] == "none"]
-    found = ablation_table(group, ranked, [*tag, *bases], 50, 100)
+    board = replace(board, variants=tuple(variants([*tag, *bases])))
+    found = ablation_table(board, 50, 100)
     assert set(found["prompt"]) == {"modality_tag"}
     for base in bases:
-        for row in base.rows:
-            row["prompt"] = "What is it?"
-    assert ablation_table(group, ranked, [*tag, *bases], 50, 100).empty
+        vars(base)["rows"] = [JournalRow(row.to_json() | {"prompt": "What is it?"}) for row in base.rows]
+    assert ablation_table(board, 50, 100).empty
 
 
 def test_the_experiment_is_three_captioners_by_five_sources():

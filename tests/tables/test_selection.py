@@ -44,12 +44,12 @@ def test_a_group_has_its_best_row(results, tmp_path):
 
 
 def test_a_strategy_stands_for_its_variants(results):
-    from harness.tables.boards import Board, Group
+    from harness.tables.boards import Board, BoardKey
     from harness.tables.selection import View, seen
 
     names = ["targeted[lora.rank=4,lora.alpha=8]", "targeted[lora.rank=8,lora.alpha=8]", "none", "full"]
     table = pd.DataFrame({name: names if name == "strategy" else "x" for name in ROW_COLUMNS} | {"rank": [1, 2, 3, 4]})
-    board = Board(Group("d", "s", "w", "p", "0"), table, "", {}, "")
+    board = Board(BoardKey("d", "s", "w", "p", "0"), table, {}, {}, "")
     for wanted, ranks in {
         "targeted": [1, 2],
         f"{names[1]},none": [2, 3],

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau, permutation_test, spearmanr
 
-from harness.store import Journal, file_digest, read_json, write_json
+from harness.store import Journal, JournalRow, file_digest, read_json, write_json
 from harness.store.runs import find_runs
 from harness.store.scores import read_scores
 from harness.tables import columns, significance
-from harness.tables.boards import Group, Ranked
+from harness.tables.boards import BoardKey, Ranked
+from harness.tables.formulas import formula
 from harness.tables.labels import labels
 from harness.tables.rebuild import rebuild
 from harness.tables.stats import holm
@@ -113,8 +114,8 @@ def test_the_best_of_many_equal_rows_differs_from_none_of_the_next():
         values = rng.normal(size=(1, 50, 1)) + rng.gamma(1, size=(60, 50, 1))
         means = values.mean(axis=1)[None]
         used = np.ones(50, dtype=bool)
-        ranked = Ranked(names, ("rouge",), frozenset(), frozenset(), values, np.eye(1), means, None, used)
-        table = significance.significance_table(Group("d", "s", "w", "p", "0"), ranked, 2000)
+        ranked = Ranked(names, formula({"rouge": {}}, {}), frozenset(), values, values, means, None, used)
+        table = significance.significance_table(BoardKey("d", "s", "w", "p", "0"), ranked, 2000)
         assert set(table["family"]) == {"best row and the next 20"}
         found += table["p_holm"].min() <= 0.05
     assert found <= 5
@@ -190,16 +191,16 @@ def test_subgroups_by_hand():
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
     for run in find_runs(results):
-        rows = [{key: value for key, value in row.items() if key != "concepts"} for row in run.rows]
+        rows = [{key: value for key, value in row.to_json().items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
-        Journal(run.folder / "captions.jsonl").append(rows)
+        Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
     rebuild(results, 50, 100)
     assert set(pd.read_csv(results / "subgroups.csv")["by"]) == {"modality", "caption_length"}
 
 
 def test_runs_write_their_concepts_down(sweep):
     for run in find_runs(sweep)[:3]:
-        assert all(row["concepts"] and all(c.startswith("C") for c in row["concepts"]) for row in run.rows)
+        assert all(row.concepts and all(c.startswith("C") for c in row.concepts) for row in run.rows)
 
 
 # ---------------------------------------------------------------- the same bytes, whatever was kept

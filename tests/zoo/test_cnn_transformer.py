@@ -166,7 +166,7 @@ def test_mirrored_pictures_look_different() -> None:
     captioner = loaded("cnn_transformer")
     image = picture(96, 96)
     mirrored = image.transpose(0)
-    rows = [captioner.encode([i], "").vision["pixel_values"] for i in (image, mirrored)]
+    rows = [captioner.encode([i], "").tensors["pixel_values"] for i in (image, mirrored)]
     with torch.no_grad():
         places = [captioner.model.look(row).mean(1) for row in rows]
     assert not torch.allclose(*places, atol=1e-3)

@@ -18,6 +18,7 @@ from harness import config
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import twin_idefics_9b
+from model_zoo.embedded._twin import open_twin
 from model_zoo.idefics import END, FAKE, IMAGE
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised, twin_copy
 
@@ -153,7 +154,7 @@ def test_no_caption_announces_a_picture(captioner: HFCaptioner) -> None:
 
 @pytest.mark.parametrize("size", [(1, 900), (900, 1), (4, 3), (3000, 200)])
 def test_a_picture_of_any_shape_is_squashed(captioner: HFCaptioner, size: tuple[int, int]) -> None:
-    pixels = captioner.encode([Image.new("RGB", size, (255, 0, 51))], QUESTION).vision["pixel_values"]
+    pixels = captioner.encode([Image.new("RGB", size, (255, 0, 51))], QUESTION).tensors["pixel_values"]
     assert pixels.shape == (1, 1, 3, 64, 64)
     # CLIP's mean and deviation.
     mean, deviation = np.array([0.48145466, 0.4578275, 0.40821073]), np.array([0.26862954, 0.26130258, 0.27577711])
@@ -238,11 +239,11 @@ def test_an_older_checkpoint_may_hold_rotary_frequencies(
 def test_the_twin_begins_with_the_vision_tower_of_llavas(tmp_path: Path) -> None:
     torch.manual_seed(0)
     twin_idefics_9b.TWIN.write(tmp_path)
-    fresh, earlier = twin_idefics_9b.open_folder(tmp_path), loaded("llava_15")
+    fresh, earlier = open_twin("idefics_9b", tmp_path), loaded("llava_15")
     fresh.load("cpu")
     twin_idefics_9b.begin(fresh)
     views = [picture(128, 128)]
-    pixels = [c.encode(views, QUESTION).vision["pixel_values"] for c in (fresh, earlier)]
+    pixels = [c.encode(views, QUESTION).tensors["pixel_values"] for c in (fresh, earlier)]
     assert torch.equal(pixels[0][0], pixels[1])
     with torch.no_grad():
         seen = fresh.model.model.vision_model(pixels[0][0]).last_hidden_state

@@ -89,18 +89,18 @@ def test_a_padded_picture_keeps_its_borders_and_a_cropped_one_loses_them() -> No
     brightest = {}
     for square in ("pad", "crop"):
         captioner = make("llava_15", square=square)
-        pixels = captioner.encode([white], QUESTION).vision["pixel_values"]
+        pixels = captioner.encode([white], QUESTION).tensors["pixel_values"]
         assert pixels.shape == (1, 3, 64, 64)
         brightest[square] = pixels[0, :, 20:44, :3].mean().item()
     assert brightest["pad"] > 1.5
     assert brightest["crop"] < 0.0
-    bars = make("llava_15", square="pad").encode([white], QUESTION).vision["pixel_values"][0, :, :12]
+    bars = make("llava_15", square="pad").encode([white], QUESTION).tensors["pixel_values"][0, :, :12]
     assert bars.abs().max() < 0.02, "the borders are CLIP's mean colour"
 
 
 def test_a_square_picture_is_the_same_padded_or_cropped() -> None:
     rows = [make("llava_15", square=square).encode([picture(96, 96)], QUESTION) for square in ("pad", "crop")]
-    assert torch.equal(rows[0].vision["pixel_values"], rows[1].vision["pixel_values"])
+    assert torch.equal(rows[0].tensors["pixel_values"], rows[1].tensors["pixel_values"])
 
 
 def test_the_image_tokens_of_the_real_settings(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_the_image_tokens_of_the_real_tiles(name: str, tmp_path: Path) -> None:
 def test_tiles_added_to_fill_a_batch_change_no_caption(name: str) -> None:
     captioner = loaded(name)
     batch = examples([None] * 4)
-    tiles = [captioner.encode(e.images, e.prompt).vision["pixel_values"].shape[1] for e in batch]
+    tiles = [captioner.encode(e.images, e.prompt).tensors["pixel_values"].shape[1] for e in batch]
     assert len(set(tiles)) > 1
     assert captioner.generate(batch, GREEDY) == [captioner.generate([example], GREEDY)[0] for example in batch]
     row = captioner.row(batch[tiles.index(min(tiles))])

@@ -90,7 +90,7 @@ def test_every_picture_has_as_many_image_tokens() -> None:
     for shape in SIZES:
         row = captioner.encode([picture(*shape)], QUESTION)
         with torch.no_grad():
-            seen = captioner.model.look(row.vision["pixel_values"], row.vision["tiles"])
+            seen = captioner.model.look(row.tensors["pixel_values"], row.tensors["tiles"])
         assert seen.shape == (1, 16, 96)
         assert row.ids[:18] == [captioner.tokenizer.bos_token_id] * 17 + row.ids[17:18]
         assert captioner.tokenizer.decode(row.ids[17:]) == f"\n\nQuestion: {QUESTION}\n\nAnswer:"
@@ -100,7 +100,7 @@ def test_every_picture_has_as_many_image_tokens() -> None:
 def test_the_tiles_are_looked_at() -> None:
     captioner = loaded("moondream2")
     row = captioner.encode([picture(128, 128)], QUESTION)
-    pixels, tiles = row.vision["pixel_values"], row.vision["tiles"]
+    pixels, tiles = row.tensors["pixel_values"], row.tensors["tiles"]
     with torch.no_grad():
         before = captioner.model.look(pixels, tiles)
         for tile, corner in ((1, (0, 0)), (2, (0, 3)), (3, (3, 0)), (4, (3, 3))):

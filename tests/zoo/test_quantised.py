@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from harness import config
-from harness.cells import cell, worker
+from harness.cells import cell
+from harness.cells.parts import build_parts
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
 from harness.training.fit import examples as decoded
 from harness.training.fit import fit
@@ -96,7 +97,7 @@ def test_the_linear_layers_of_the_language_region_are_quantised_and_no_others(ca
         states = [modules[name].weight.quant_state for name in quantised]
         assert all(modules[name].in_features % modules[name].weight.quant_state.blocksize == 0 for name in quantised)
         assert {(s.quant_type, s.nested, s.blocksize) for s in states} <= {("nf4", True, size) for size in (32, 64)}
-        assert {modules[name].compute_dtype for name in quantised} == {captioner.dtype}
+        assert {modules[name].compute_dtype for name in quantised} == {captioner.compute}
 
 
 def test_weights_are_the_checkpoints_up_to_the_rounding_of_the_scheme(captioner):
@@ -140,8 +141,8 @@ def test_a_layer_that_was_not_treated_as_planned_is_an_error(kept, message):
 def test_a_network_of_our_own_gets_the_layers_that_from_pretrained_would_make(scheme):
     expected = loaded("smolvlm", dtype=scheme)
     native = loaded("smolvlm")
-    _quantise.quantise(native.model, scheme, native.dtype, expected.quantisable(), "cpu")
-    native.scheme = scheme
+    _quantise.quantise(native.model, scheme, native.compute, expected.quantisable(), "cpu")
+    native.dtype = scheme
     for name, value in expected.model.state_dict().items():
         assert torch.equal(native.model.state_dict()[name], value), name
     assert captions(native) == captions(expected)
@@ -241,7 +242,7 @@ def test_the_scheme_is_part_of_what_a_run_is(tmp_path):
     for dtype in ("nf4", "auto"):
         overrides = ["model=smolvlm", f"model.dtype={dtype}", "dataset.test=2", "lora=none", f"results={tmp_path}"]
         (one,) = config.cells("run", overrides)
-        assert cell.run(worker.parts(one, {})).status == "ok"
+        assert cell.run(build_parts(one, {})).status == "ok"
     manifests = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/manifest.json")]
     assert {m["config"]["model"]["dtype"] for m in manifests} == {"nf4", "auto"}
     assert len({m["identity"]["fit"] for m in manifests}) == 2

@@ -16,6 +16,7 @@ from transformers import Qwen2VLImageProcessor
 from harness.contracts import Example, RequestError
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded import twin_qwen25_vl
+from model_zoo.embedded._twin import open_twin
 from model_zoo.qwen_vl import Qwen2VL, widened
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 
@@ -37,7 +38,7 @@ def real(name: str, folder: Path, **values: Any) -> HFCaptioner:
 def image_tokens(captioner: HFCaptioner, width: int, height: int) -> int:
     row = captioner.encode([picture(width, height)], QUESTION)
     tokens = row.ids.count(captioner.tokenizer.convert_tokens_to_ids("<|image_pad|>"))
-    assert row.vision["pixel_values"].shape[0] == row.vision["image_grid_thw"].prod() == 4 * tokens
+    assert row.tensors["pixel_values"].shape[0] == row.tensors["image_grid_thw"].prod() == 4 * tokens
     return tokens
 
 
@@ -51,7 +52,7 @@ def test_the_prompt_is_the_one_of_the_chat_template(captioner: HFCaptioner) -> N
         f"<|im_start|>user\n<|vision_start|>{'<|image_pad|>' * 16}<|vision_end|>What is shown?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert set(row.vision) == {"pixel_values", "image_grid_thw"}
+    assert set(row.tensors) == {"pixel_values", "image_grid_thw"}
     answer = captioner.answer("A nodule.", 50)
     assert captioner.tokenizer.decode(answer.ids) == "A nodule.<|im_end|>"
 
@@ -88,7 +89,7 @@ def test_a_real_picture_has_as_many_tokens_as_max_pixels_allows(limit: int, toke
     captioner = make("qwen2_vl", max_pixels=limit)
     captioner.image_processor = Qwen2VLImageProcessor(patch_size=14, temporal_patch_size=2, merge_size=2)
     assert image_tokens(captioner, 640, 480) == tokens  # 480 rows of 640
-    assert captioner.encode([picture(640, 480)], "").vision["pixel_values"].shape[1] == 14 * 14 * 3 * 2
+    assert captioner.encode([picture(640, 480)], "").tensors["pixel_values"].shape[1] == 14 * 14 * 3 * 2
 
 
 def test_the_picture_size_sets_the_number_of_tokens(captioner: HFCaptioner) -> None:
@@ -112,7 +113,7 @@ def test_a_picture_too_thin_gets_black_bars(size: tuple[int, int]) -> None:
 def test_a_picture_of_200_to_1_is_left_alone(captioner: HFCaptioner) -> None:
     thin = Image.new("RGB", (1, 200))
     assert widened(thin) is thin
-    assert captioner.encode([thin], QUESTION).vision["image_grid_thw"].shape == (1, 3)
+    assert captioner.encode([thin], QUESTION).tensors["image_grid_thw"].shape == (1, 3)
 
 
 def test_batches_of_pictures_with_different_numbers_of_tokens(captioner: HFCaptioner) -> None:
@@ -189,7 +190,7 @@ def test_the_other_generation_is_refused(tmp_path: Path) -> None:
 def test_the_later_twin_begins_with_what_the_earlier_one_knows(tmp_path: Path) -> None:
     torch.manual_seed(0)
     twin_qwen25_vl.TWIN.write(tmp_path)
-    fresh, earlier = twin_qwen25_vl.open_folder(tmp_path), make("qwen2_vl")
+    fresh, earlier = open_twin("qwen25_vl", tmp_path), make("qwen2_vl")
     assert fresh.tokenizer.get_vocab() == earlier.tokenizer.get_vocab()
     fresh.load("cpu")
     earlier.load("cpu")

@@ -41,7 +41,7 @@ def test_a_split_picture_has_tiles_and_keeps_all_its_image_tokens(tiled: HFCapti
     image = tiled.tokenizer.convert_tokens_to_ids("<image>")
     for size, tiles in (((128, 128), 9), ((192, 96), 6), ((1, 900), 3), ((3000, 200), 3)):
         row = tiled.encode([picture(*size)], QUESTION)
-        assert row.vision["pixel_values"].shape == (1, tiles + 1, 3, 64, 64)  # and the whole picture
+        assert row.tensors["pixel_values"].shape == (1, tiles + 1, 3, 64, 64)  # and the whole picture
         assert row.ids.count(image) == 16 * (tiles + 1)
 
 
@@ -58,7 +58,7 @@ def test_supervised_text_with_tiles(tiled: HFCaptioner, caption: str) -> None:
 
 def test_batches_of_pictures_with_different_numbers_of_tiles(tiled: HFCaptioner) -> None:
     batch = examples([None] * 4)
-    assert len({tiled.encode(e.images, e.prompt).vision["pixel_values"].shape for e in batch}) > 1
+    assert len({tiled.encode(e.images, e.prompt).tensors["pixel_values"].shape for e in batch}) > 1
     assert tiled.generate(batch, GREEDY) == [tiled.generate([example], GREEDY)[0] for example in batch]
     training = tiled.collate(examples(["A nodule.", "Normal.", ""]), 50)
     training.pop("labels")
@@ -75,7 +75,7 @@ def test_two_pictures_of_one_sample(tiled: HFCaptioner) -> None:
 
 def test_the_splitting_of_the_yaml_reaches_the_image_processor() -> None:
     plain = make("smolvlm", image_splitting=False, longest_edge=192).encode([picture(128, 128)], QUESTION)
-    assert plain.vision["pixel_values"].shape[1] == 1
+    assert plain.tensors["pixel_values"].shape[1] == 1
 
 
 def test_the_real_size(real: HFCaptioner) -> None:

@@ -16,6 +16,7 @@ from harness.datasets.phantom.facts import facts
 from harness.datasets.phantom.lexicon import FINDING, MODALITY
 from model_zoo._checkpoint import read_tokenizer
 from model_zoo.embedded._pretrain import Recipe, pretrain
+from model_zoo.embedded._twin import open_twin
 from model_zoo.embedded._words import QUESTION, SEED, TERMS, describe_or_list, describe_or_read, phantoms
 from model_zoo.embedded.build import NAMES
 from tests.support.captioners import GREEDY, TWINS, loaded, one_per_family
@@ -69,7 +70,7 @@ def test_pretraining_is_reproducible_and_learns(name: str) -> None:
     samples = phantoms("lay", 8).load("train").samples
     states, losses = [], []
     for _ in range(2):
-        captioner = twin(name).open(TWINS / name)
+        captioner = open_twin(name, TWINS / name)
         captioner.load("cpu")
         torch.manual_seed(0)
         losses.append(pretrain(captioner, samples, twin(name).teach, Recipe(8, 4, 4, 1e-3)))

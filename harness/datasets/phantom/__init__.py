@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from harness.contracts import SPLITS, RequestError, Sample, Split
+from annotated_types import Ge
+
+from harness.contracts import SPLITS, NonNegative, Positive, Sample, Split
+from harness.datasets._paths import known_split
 from harness.datasets.phantom.draw import render
 from harness.datasets.phantom.plan import draw_factors, generator
 from harness.datasets.phantom.text import Style, write
@@ -45,25 +48,24 @@ class Phantom:
     """
 
     def __init__(
-        self, name: str, train: int, valid: int, test: int, size: int, seed: int, style: Style, limit: int | None
+        self,
+        name: str,
+        train: Positive,
+        valid: Positive,
+        test: Positive,
+        size: Annotated[int, Ge(32)],
+        seed: NonNegative,
+        style: Style,
+        limit: Positive | None,
     ) -> None:
         self.name = name
         self.counts = dict(zip(SPLITS, (train, valid, test), strict=True))
         self.size, self.seed, self.style, self.limit = size, seed, style, limit
-        for key, value, least in (
-            *((split, count, 1) for split, count in self.counts.items()),
-            ("size", size, 32),
-            ("seed", seed, 0),
-            ("limit", 1 if limit is None else limit, 1),
-        ):
-            if value < least:
-                raise RequestError(f"dataset.{key}: expected {least} or more, got {value}")
 
     def load(self, split: str) -> Split:
         """The first `limit` samples of a split. Draws nothing: pictures are made when they are loaded."""
-        if split not in self.counts:
-            raise RequestError(f"dataset {self.name}: expected a split of {', '.join(SPLITS)}, got {split!r}")
-        count = self.counts[split] if self.limit is None else min(self.limit, self.counts[split])
+        count = self.counts[known_split(self.name, split)]
+        count = count if self.limit is None else min(self.limit, count)
         return Split(split, tuple(self.sample(split, index) for index in range(count)))
 
     def sample(self, split: str, index: int) -> Sample:

@@ -1,4 +1,4 @@
-"""The sheet that a phantom's body parts are painted on."""
+"""Canvas: the sheet that a phantom's body parts are painted on."""
 
 from __future__ import annotations
 

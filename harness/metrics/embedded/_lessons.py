@@ -1,4 +1,4 @@
-"""What the embedded checkpoints learn from: pairs of phantom captions, and the facts that either one states."""
+"""Lessons of the embedded checkpoints: pairs of phantom captions, and the facts that either one states."""
 
 from __future__ import annotations
 

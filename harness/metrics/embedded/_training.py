@@ -1,9 +1,9 @@
-"""A short plain training loop: budget by steps, so that a busy machine gives the same weights."""
+"""Training loop of the embedded checkpoints: budget by steps, so that a busy machine gives the same weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -60,7 +60,7 @@ def _cross_entropy(logits: Tensor, truth: Sequence[Sequence[bool]], known: Seque
 
 def train(model: nn.Module, loss_of: Callable[[Sequence[Lesson]], Tensor], recipe: Recipe, name: str) -> float:
     """Train all of `model` with AdamW and cosine decay; returns the mean loss of the last tenth."""
-    optimizer = torch.optim.AdamW(model.parameters(), recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimizer = adamw(model.parameters(), recipe.rate, recipe.weight_decay)
     warmup = max(1, int(recipe.warmup * recipe.steps))
 
     def share(step: int) -> float:
@@ -71,15 +71,28 @@ def train(model: nn.Module, loss_of: Callable[[Sequence[Lesson]], Tensor], recip
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     source = lessons(recipe.seed)
     model.train()
-    losses = []
-    for _ in track(range(recipe.steps), f"{name}: training", transient=True):
-        loss = loss_of([*islice(source, recipe.batch)])
+    steps = track(range(recipe.steps), f"{name}: training", transient=True)
+    last = descend((loss_of([*islice(source, recipe.batch)]) for _ in steps), optimizer, schedule)
+    model.eval()
+    return last
+
+
+def adamw(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimizer of every embedded checkpoint."""
+    return torch.optim.AdamW(parameters, rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+
+
+def descend(
+    losses: Iterable[Tensor], optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler
+) -> float:
+    """One step down each loss, which is computed when it is asked for; returns the mean of the last tenth."""
+    done = []
+    for loss in losses:
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
-    model.eval()
-    last = losses[-max(1, len(losses) // 10) :]
+        done.append(loss.item())
+    last = done[-max(1, len(done) // 10) :]
     return sum(last) / len(last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +27,7 @@ LONGEST = 512
 
 def make(folder: Path, steps: int | None) -> str:
     """Write tokenizer, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
-    recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
+    recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
     tokenizer = write_tokenizer(folder, (lesson.reference for lesson in islice(lessons(1), TEXTS)), VOCABULARY)
     config = RobertaConfig(
         vocab_size=len(tokenizer),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +27,7 @@ WORDING = 0.1  # weight of the common words; the kept facts have the rest
 
 def make(folder: Path, steps: int | None) -> str:
     """Write vocabulary, configuration and trained weights (bfloat16); returns the loss of the last tenth."""
-    recipe = RECIPE if steps is None else Recipe(steps, RECIPE.batch, RECIPE.rate)
+    recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
     tokenizer = write_tokenizer(folder, captions(), VOCABULARY)
     config = BleurtConfig(
         vocab_size=len(tokenizer),
@@ -50,7 +51,7 @@ def make(folder: Path, steps: int | None) -> str:
 
 
 def captions() -> list[str]:
-    """What the vocabulary is made of."""
+    """Captions that the vocabulary is made of."""
     return [lesson.reference for lesson in islice(lessons(1), TEXTS)]
 
 
@@ -83,7 +84,7 @@ def write_tokenizer(folder: Path, captions: Sequence[str], vocabulary: int) -> B
 
 
 def rating(lesson: Lesson, pair: tuple[str, str]) -> float:
-    """What a rater would say: mostly the share of the facts that are right, a little how alike the words are."""
+    """Rating of a pair: mostly the share of the facts that are right, a little how alike the words are."""
     return (1 - WORDING) * lesson.share + WORDING * overlap(*pair)
 
 

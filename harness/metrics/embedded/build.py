@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -29,12 +29,13 @@ def makers() -> dict[str, Maker]:
     return {name: make for module in modules for name, make in getattr(module, "CHECKPOINTS", {}).items()}
 
 
-def main() -> None:
-    """The command line."""
-    known = makers()
-    parser = argparse.ArgumentParser(description=__doc__)
+def command(
+    description: str | None, known: Sequence[str], out: Path, make: Callable[[str, Path, int | None], str]
+) -> None:
+    """The command line that makes checkpoints, each in an empty folder; also that of the captioners' twins."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(known)}; all without")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the checkpoints' folders")
+    parser.add_argument("--out", type=Path, default=out, help="folder of the checkpoints' folders")
     parser.add_argument("--steps", type=int, help="another budget, for a trial")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.names) - set(known))
@@ -48,10 +49,10 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         start = time.perf_counter()
-        report = known[name](folder, arguments.steps)
+        report = make(name, folder, arguments.steps)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         console.print(f"{name}: {size / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s; {report}", markup=False)
 
 
 if __name__ == "__main__":
-    main()
+    command(__doc__, list(makers()), HERE, lambda name, folder, steps: makers()[name](folder, steps))

@@ -7,7 +7,7 @@ the other pictures, each picture is to find its own, and each caption its pictur
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from harness.datasets.phantom.plan import PLAN, Factors, draw_factors, has_side
 from harness.datasets.phantom.text import Style, write
 from harness.encoders.medimageinsight import MedImageInsight, empty_net
 from harness.encoders.medimageinsight_net import PairNet
+from harness.metrics.embedded._training import adamw, descend
 
 SEED = 6151  # of the data: not the seed that the phantom dataset is scored on
 PIXELS = 128  # the phantom dataset's default
@@ -128,7 +129,7 @@ def save(net: PairNet, folder: Path) -> None:
 
 
 def plain_captions() -> list[str]:
-    """What the embedded tokenizer learns from."""
+    """Captions that the embedded tokenizer learns from."""
     rng = np.random.default_rng(SEED)
     return [write(draw_factors(SEED, "train", n), style, rng) for n in range(3000) for style in STYLES]
 
@@ -163,7 +164,7 @@ def write_tokenizer(folder: Path, captions: Sequence[str], size: int) -> int:
 
 
 def facts(factors: Factors) -> Facts:
-    """What tells a right caption from a wrong one."""
+    """Facts that tell a right caption from a wrong one."""
     return factors.modality, factors.region, factors.finding, factors.side
 
 
@@ -208,28 +209,24 @@ KINDS = ("side", "finding", "finding", "modality", "region")
 def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     """AdamW with a linear rise and cosine decay; returns the mean loss of the last tenth."""
     parameters = [parameter for name, parameter in net.named_parameters() if name != "logit_scale"]
-    optimizer = torch.optim.AdamW(parameters, recipe.rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
+    optimizer = adamw(parameters, recipe.rate, recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
     pixels = torch.cat([_pixels(reader, n) for n in track(range(recipe.pictures), "drawing", transient=True)])
     drawn = [draw_factors(SEED, "train", n) for n in range(recipe.pictures)]
     rng = np.random.default_rng(SEED)
-    losses = []
+
+    def losses() -> Iterator[Tensor]:
+        for _ in track(range(recipe.steps), "training", transient=True):
+            chosen = rng.choice(recipe.pictures, recipe.batch, replace=False)
+            told = [captions(drawn[n], KINDS, rng) for n in chosen]
+            yield loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told, recipe.middle)
+
     net.train()
-    for _ in track(range(recipe.steps), "training", transient=True):
-        chosen = rng.choice(recipe.pictures, recipe.batch, replace=False)
-        told = [captions(drawn[n], KINDS, rng) for n in chosen]
-        loss = loss_of(net, reader, pixels[chosen], [facts(drawn[n]) for n in chosen], told, recipe.middle)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
+    last = descend(losses(), optimizer, schedule)
     net.eval()
-    last = losses[-max(1, len(losses) // 10) :]
-    return sum(last) / len(last)
+    return last
 
 
 def _pixels(reader: MedImageInsight, number: int) -> Tensor:
@@ -267,7 +264,7 @@ def loss_of(
 
 
 def separation(encoder: MedImageInsight, count: int = 400) -> str:
-    """How often the right caption is nearer than the same one with one wrong fact, on unseen pictures."""
+    """Share of pictures whose right caption is nearer than the same one with one wrong fact, on unseen pictures."""
     rng = np.random.default_rng(1)
     drawn = [draw_factors(SEED, "test", n) for n in range(count)]
     pictures = [PhantomImage(SEED, "test", n, PIXELS).load() for n in range(count)]

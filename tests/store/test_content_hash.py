@@ -1,12 +1,11 @@
 """The hash of a checkpoint's file is its bytes', and a large file is read once for as long as it stays as it is."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
 
-from harness.store import file_hashes, files_cache
-from harness.store.file_hashes import content_hash
+from harness.store import files_cache
+from harness.store.files_cache import content_hash
 
 
 @pytest.fixture
@@ -14,16 +13,15 @@ def home(tmp_path, monkeypatch):
     """A user's cache of its own, where files of this second count as settled and 4 bytes are large."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(files_cache, "SETTLED", 0)
-    monkeypatch.setattr(file_hashes, "LARGE", 4)
+    monkeypatch.setattr(files_cache, "LARGE", 4)
     return tmp_path / "home"
 
 
 @pytest.fixture
 def reads(monkeypatch):
     """The files that are hashed."""
-    found, whole = [], hashlib.file_digest
-    noted = lambda file, kind: found.append(Path(file.name).name) or whole(file, kind)  # noqa: E731
-    monkeypatch.setattr(hashlib, "file_digest", noted)
+    found, whole = [], files_cache._hash
+    monkeypatch.setattr(files_cache, "_hash", lambda path: found.append(path.name) or whole(path))
     return found
 
 
@@ -41,7 +39,7 @@ def test_a_large_file_is_read_once_and_again_after_a_change(home, weights, reads
     weights.write_bytes(b"WEIGHTS")  # of the same size
     assert content_hash(weights) == hashlib.sha256(b"WEIGHTS").digest()
     assert len(reads) == 2
-    assert (home / "capbench" / file_hashes.FILE).is_file()
+    assert (home / "capbench" / files_cache.USER_FILE).is_file()
 
 
 def test_a_small_file_leaves_nothing_behind(home, tmp_path):
