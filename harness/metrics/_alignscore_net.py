@@ -58,7 +58,7 @@ def read(file: Path) -> AlignNet:
     return net
 
 
-def _config(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
+def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():
