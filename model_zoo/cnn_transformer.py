@@ -24,8 +24,8 @@ from model_zoo._checkpoint import (
     read_tokenizer,
     weight_files,
 )
-from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
 from model_zoo._options import Float, Kind
+from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

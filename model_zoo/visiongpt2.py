@@ -17,7 +17,7 @@ from model_zoo._baseline import Baseline
 from model_zoo._checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
 from model_zoo._hf import without_generation_defaults
 from model_zoo._options import Attention, Float, Kind
-from model_zoo._visiongpt2_net import VisionGPT2Net
+from model_zoo.nets.visiongpt2 import VisionGPT2Net
 
 if TYPE_CHECKING:
     from torch import nn

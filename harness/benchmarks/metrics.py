@@ -251,8 +251,8 @@ class Metrics(Benchmark):
             task = make_task(texts, self.systems, self.samples, Path(scratch) / "pictures")
             folders = _checkpoints.write(Path(scratch) / "checkpoints", texts, tiny=self.tiny)
             setting = Setting(task, folders, 2 if self.tiny else 12, self.dtype, self.device)
-            spawn = get_context("spawn")
-            with ProcessPoolExecutor(1, spawn) as ours, ProcessPoolExecutor(1, spawn) as theirs:
+            server = get_context("forkserver")  # not forked from here: the memory of a side is its own
+            with ProcessPoolExecutor(1, server) as ours, ProcessPoolExecutor(1, server) as theirs:
                 for name in self.metrics:
                     measured = measure(name, setting, self.part, (ours, theirs), Path(scratch) / name)
                     yield measured | circumstances(setting)

@@ -64,7 +64,7 @@ def similar_groups(facts: Sequence[Facts]) -> list[list[int]]:
             place = leader[place]
         return place
 
-    for left, right in _sliced(_close(hashes)):
+    for left, right in _sliced(close_pairs(hashes)):
         agree = _agree(thumbs[left], thumbs[right])
         for a, b in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
             low, high = sorted((find(a), find(b)))
@@ -75,7 +75,7 @@ def similar_groups(facts: Sequence[Facts]) -> list[list[int]]:
     return [members for members in groups.values() if len(members) > 1]
 
 
-def _close(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+def close_pairs(hashes: NDArray[np.uint64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Pairs of places at most DISTANCE bits apart, in batches: they have a band in common. Each pair comes once."""
     for number, (first, bits) in enumerate(BANDS):
         values = (hashes >> np.uint64(first)) & np.uint64(2**bits - 1)

@@ -124,7 +124,7 @@ def check_adapter(
     untouched = case.captions(size)
     before = case.outputs(untouched, size)
     model = strategy.attach(case.captioner, plan)
-    _move(model)
+    move_weights(model)
     captions = case.captions(size)
     change = _largest(before.logits, case.outputs(untouched, size).logits)
     if change == 0:
@@ -158,7 +158,7 @@ def _reloaded(
 
 
 @torch.no_grad()
-def _move(model: nn.Module) -> None:
+def move_weights(model: nn.Module) -> None:
     """What a fit would do to the trainable weights, without one. Seeded: the same on every call."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():

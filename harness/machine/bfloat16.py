@@ -61,10 +61,11 @@ def slowdown() -> float:
     """Seconds of torch's own product of bfloat16 matrices on this CPU, as a multiple of those in float32."""
     import torch
 
-    return _seconds(torch.bfloat16) / _seconds(torch.float32)
+    return product_seconds(torch.bfloat16) / product_seconds(torch.float32)
 
 
-def _seconds(dtype: torch.dtype) -> float:
+def product_seconds(dtype: torch.dtype) -> float:
+    """Seconds of the quicker of two products of square matrices."""
     import torch
 
     matrix = torch.ones(SIZE, SIZE, dtype=dtype)

@@ -53,12 +53,12 @@ def read(file: Path) -> AlignNet:
     """
     found = read_tensors(file, "AlignScore's weights", mmap=True)  # the published files hold an optimizer's state, too
     tensors = {key: value.float() for key, value in found.items() if not UNUSED.fullmatch(key)}
-    net = AlignNet(_config(file, tensors))
+    net = AlignNet(config_of(file, tensors))
     fill(net, tensors, file, "its size (or is the config.json beside it another model's?)")
     return net
 
 
-def _config(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
+def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():

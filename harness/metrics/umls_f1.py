@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medcat.cat import CAT
 
 VERSION = 1  # raise it with any change of this file or of _medcat.py that changes a value
-EMBEDDED = Path(__file__).with_name("concepts.csv")
+EMBEDDED = Path(__file__).parent / "embedded" / "concepts.csv"
 """Chosen by hand from common radiology words. The CUIs were compared with those that ROCOv2, the Human Phenotype and
 Disease Ontologies, Uberon and DICOM's anatomy codes give to the same names, or that ROCO v1's tagger gives to captions
 with them. No lemmatizer runs: plurals and British spellings are names of their own. One name has one CUI."""

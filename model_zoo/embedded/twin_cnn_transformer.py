@@ -7,11 +7,11 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from model_zoo._cnn_transformer_net import CNNTransformerNet, DecoderConfig, DenseNetConfig
 from model_zoo._hf import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
+from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 
 
 def write(folder: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model_zoo._moondream2_net import MoondreamConfig, MoondreamNet
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import TEXT, Twin
 from model_zoo.embedded._words import describe_or_list, write_gpt2_tokenizer
+from model_zoo.nets.moondream2 import MoondreamConfig, MoondreamNet
 
 
 def write(folder: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
-from model_zoo._visiongpt2_net import VisionGPT2Net
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
+from model_zoo.nets.visiongpt2 import VisionGPT2Net
 
 
 def write(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from harness.choices import groups
 from harness.cli import main
 from harness.contracts import Captioner, Decoding, Example, Refused
+from harness.inference import parity
 from harness.inference.parity import Finding, ParityCase, check_adapter, check_batches
 from tests.support.captioners import loaded, make, one_per_family, picture, strategy
 
@@ -80,7 +81,7 @@ def test_a_merge_that_drops_the_adapter_is_found(monkeypatch, tmp_path):
 
 
 def test_an_adapter_without_effect_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr("harness.inference.parity._move", lambda model: None)
+    monkeypatch.setattr(parity, "NOISE", 0.0)
     found = adapter(case("smolvlm"), strategy("targeted"), tmp_path)
     assert [f.verdict for f in found.values()] == ["dead"]
 

@@ -69,7 +69,9 @@ def test_the_search_finds_all_pairs_that_a_full_comparison_finds(seed, count):
             value ^= 1 << int(bit)
         hashes.append(value)
     array = np.array(hashes, np.uint64)
-    close = [(int(a), int(b)) for left, right in duplicates._close(array) for a, b in zip(left, right, strict=True)]
+    close = [
+        (int(a), int(b)) for left, right in duplicates.close_pairs(array) for a, b in zip(left, right, strict=True)
+    ]
     expected = {
         (a, b)
         for a in range(count)

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from typing import get_type_hints
 
 import pytest
 
@@ -135,7 +136,7 @@ def test_every_option_of_the_stages_is_classed_and_runtime_ones_are_these():
         f"{schema.__name__}.{field.name}"
         for schema in (Training, Decoding)
         for field in dataclasses.fields(schema)
-        if config.is_runtime(config._hints(schema)[field.name])
+        if config.is_runtime(get_type_hints(schema, include_extras=True)[field.name])
     }
     assert runtime == {
         "Training.micro_batch_size",

@@ -1,5 +1,6 @@
 """The house stays in order: few files in the root, no crowded folder, no long file, no room without a name."""
 
+import ast
 from collections import Counter
 from pathlib import Path
 
@@ -53,3 +54,29 @@ def test_folders_of_tests_mirror_rooms():
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert folders - APART <= set(rooms())
     assert [path.name for path in (ROOT / "tests").glob("*.py")] == ["conftest.py"]
+
+
+def private(tree: ast.Module) -> list[str]:
+    """Private names of our packages that a module imports or replaces; a module may be private, its names may not."""
+    nodes = list(ast.walk(tree))
+    imported = [
+        f"{node.module}.{name.name}"
+        for node in nodes
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("harness", "model_zoo"))
+        for name in node.names
+        if name.name.startswith("_") and not (ROOT / str(node.module).replace(".", "/") / f"{name.name}.py").is_file()
+    ]
+    replaced = [
+        words
+        for node in nodes
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr"
+        for words in (argument.value for argument in node.args[:2] if isinstance(argument, ast.Constant))
+        if isinstance(words, str) and words.rpartition(".")[2].startswith("_") and words.startswith(("_", "harness"))
+        if not words.startswith("__")
+    ]
+    return imported + replaced
+
+
+def test_tests_use_public_names():
+    trees = {path: ast.parse((ROOT / path).read_text()) for path in files("tests") if path.suffix == ".py"}
+    assert {str(path): private(tree) for path, tree in trees.items() if private(tree)} == {}

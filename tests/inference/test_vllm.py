@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from harness.cli import main
 from harness.contracts import Decoding, Example, Exportable, Refused, RequestError
 from harness.inference import vllm
-from harness.inference.parity import Outputs, ParityCase, _move, check_engine
+from harness.inference.parity import Outputs, ParityCase, check_engine, move_weights
 from harness.store import Journal, read_json
 from tests.support import vllm_stub
 from tests.support.captioners import GREEDY, NAMES, QUESTION, examples, loaded, make, one_per_family, picture, strategy
@@ -32,7 +32,7 @@ def test_the_exported_language_model_says_what_the_captioner_says(name, lora, tm
     captioner, asked = loaded(name), examples([None] * 4)
     used = strategy(lora)
     model = used.attach(captioner, used.plan(captioner))
-    _move(model)
+    move_weights(model)
     own = captioner.generate(asked, GREEDY)
     used.merge(model)
     captioner.export(tmp_path)

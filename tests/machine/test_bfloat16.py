@@ -194,8 +194,8 @@ def test_an_error_within_is_raised_and_the_mode_left(lacking):
 
 
 def test_the_slowdown_is_that_of_bfloat16_over_float32(monkeypatch):
-    assert bfloat16._seconds(torch.float32) > 0
-    monkeypatch.setattr(bfloat16, "_seconds", {torch.bfloat16: 6.0, torch.float32: 2.0}.__getitem__)
+    assert bfloat16.product_seconds(torch.float32) > 0
+    monkeypatch.setattr(bfloat16, "product_seconds", {torch.bfloat16: 6.0, torch.float32: 2.0}.__getitem__)
     bfloat16.slowdown.cache_clear()
     assert bfloat16.slowdown() == 3
     bfloat16.slowdown.cache_clear()

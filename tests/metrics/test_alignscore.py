@@ -12,7 +12,7 @@ from transformers import RobertaConfig, RobertaForMaskedLM, RobertaModel, Robert
 
 from harness.contracts import RequestError
 from harness.metrics import alignscore as module
-from harness.metrics._alignscore_net import AlignNet, _config, read
+from harness.metrics._alignscore_net import AlignNet, config_of, read
 from harness.metrics._sentences import splitter
 from harness.metrics.alignscore import EMBEDDED, AlignScore, only_first
 from tests.support.metric_data import NAMES, REFERENCES, build, numbers, pair
@@ -126,8 +126,13 @@ def test_it_equals_a_literal_nli_sp(tiny, published):
 
 
 def test_each_distinct_pair_of_sentences_is_read_once_and_the_longest_first(tiny, monkeypatch):
-    shapes, forward = [], tiny._forward
-    monkeypatch.setattr(tiny, "_forward", lambda inputs: shapes.append(inputs["input_ids"].shape) or forward(inputs))
+    shapes, forward = [], AlignNet.forward
+
+    def noted(net, **inputs):
+        shapes.append(inputs["input_ids"].shape)
+        return forward(net, **inputs)
+
+    monkeypatch.setattr(AlignNet, "forward", noted)
     monkeypatch.setattr(tiny, "batch_size", 2)
     candidate = "CT of the chest. MRI of the head. CT of the chest."
     tiny.score([pair(LONG, candidate), pair(LONG, "MRI of the head."), pair("CT.", candidate)], [])
@@ -179,7 +184,9 @@ def test_what_is_no_text_or_no_number_fails_with_a_reason(tiny, monkeypatch):
     assert [score.values == {} for score in scores] == [True, True, False]
     assert "candidate: character 5" in scores[0].reason
     assert "reference: character 0" in scores[1].reason
-    monkeypatch.setattr(tiny, "_forward", lambda inputs: torch.full((len(inputs["input_ids"]),), float("nan")))
+    monkeypatch.setattr(
+        AlignNet, "forward", lambda net, **inputs: torch.full((len(inputs["input_ids"]),), float("nan"))
+    )
     (score,) = tiny.score([pair("CT", "MRI")], [])
     assert (score.values, score.reason) == ({}, "the model gave nan")
 
@@ -240,7 +247,7 @@ def test_the_published_sizes_are_read_from_the_weights(tmp_path):
         )  # fmt: skip
         with torch.device("meta"):
             state = AlignNet(config).state_dict()
-        assert _config(tmp_path / "none.ckpt", state).to_diff_dict() == config.to_diff_dict()
+        assert config_of(tmp_path / "none.ckpt", state).to_diff_dict() == config.to_diff_dict()
 
 
 @pytest.mark.parametrize(

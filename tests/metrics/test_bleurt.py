@@ -1,5 +1,7 @@
 """BLEURT against the bleurt-pytorch library, its checkpoint files, and what the embedded checkpoint can tell."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -74,8 +76,13 @@ def test_it_equals_the_library_called_pair_by_pair(folder, clean):
 
 
 def test_each_distinct_pair_is_read_once_and_the_longest_first(tiny, monkeypatch):
-    shapes, forward = [], tiny._forward
-    monkeypatch.setattr(tiny, "_forward", lambda inputs: shapes.append(inputs["input_ids"].shape) or forward(inputs))
+    shapes, forward = [], BleurtForSequenceClassification.forward
+
+    def noted(net, **inputs):
+        shapes.append(inputs["input_ids"].shape)
+        return forward(net, **inputs)
+
+    monkeypatch.setattr(BleurtForSequenceClassification, "forward", noted)
     distinct = [pair(one, two) for one, two in zip(REFERENCES, rotated(1), strict=True)]
     tiny.score([*distinct, *distinct[::-1]], [])
     assert sum(rows for rows, _ in shapes) == len(distinct)
@@ -108,7 +115,8 @@ def test_what_is_no_text_or_no_number_fails_with_a_reason(tiny, monkeypatch):
     scores = tiny.score([pair("CT", "half \ud83d"), pair("\udc00", "CT"), pair("CT", "CT")], [])
     assert [score.values == {} for score in scores] == [True, True, False]
     assert "candidate: character 5" in scores[0].reason
-    monkeypatch.setattr(tiny, "_forward", lambda inputs: torch.full((len(inputs["input_ids"]),), float("inf")))
+    said = SimpleNamespace(logits=torch.full((1, 1), float("inf")))
+    monkeypatch.setattr(BleurtForSequenceClassification, "forward", lambda net, **inputs: said)
     (score,) = tiny.score([pair("CT", "MRI")], [])
     assert (score.values, score.reason) == ({}, "the model gave inf")
 

@@ -6,7 +6,7 @@ import torch
 from harness.contracts import Pair
 from harness.encoders.medimageinsight import MedImageInsight
 from harness.encoders.pair_files import TWIN
-from harness.metrics.similarity import Similarity
+from harness.encoders.pairs import PairCheckpoint
 from tests.support import similarity
 from tests.support.metric_data import build
 from tests.support.similarity import PAIRS, SAMPLES, Broken, loaded, put, weights
@@ -109,13 +109,15 @@ class Noting:
         return self.image.digest()
 
 
-def counted(features, **options) -> tuple[Similarity, Counting]:
-    made = loaded(features=features, **options)
-    made._vectors.encoder = Counting(made._vectors.encoder)
-    return made, made._vectors.encoder
+@pytest.fixture
+def counted(monkeypatch):
+    """Makes a metric, with the encoder that it reads by."""
+    plain, opened = PairCheckpoint.open, []
+    monkeypatch.setattr(PairCheckpoint, "open", lambda *one: opened.append(Counting(plain(*one))) or opened[-1])
+    return lambda features, **options: (loaded(features=features, **options), opened[-1])
 
 
-def test_each_distinct_picture_and_text_is_encoded_once_and_never_again():
+def test_each_distinct_picture_and_text_is_encoded_once_and_never_again(counted):
     Noting.decoded = 0
     pairs = [Pair("r", sample.caption, Noting(sample.images[0])) for sample in SAMPLES[:10] * 3]
     features: dict[str, bytes] = {}
@@ -135,7 +137,7 @@ def test_each_distinct_picture_and_text_is_encoded_once_and_never_again():
     assert Noting.decoded == 10
 
 
-def test_other_arithmetic_does_not_take_over_kept_vectors():
+def test_other_arithmetic_does_not_take_over_kept_vectors(counted):
     features: dict[str, bytes] = {}
     exact = loaded(features=features).score(PAIRS, [])
     made, seen = counted(features, dtype="bfloat16")

@@ -156,12 +156,19 @@ def test_set_formula_by_hand(metrics):
     np.testing.assert_allclose(numbers(scores), expected)
 
 
-def test_semantic_types_filter_what_was_found(metrics, monkeypatch):
+@pytest.fixture(scope="module")
+def cat():
+    """The embedded extractor, read once."""
+    return _medcat.build(EMBEDDED)
+
+
+def test_semantic_types_filter_what_was_found(cat, monkeypatch):
     text = "CT of the chest with pneumothorax, T060 T029 T047"
     found = {}
+    monkeypatch.setattr(_medcat, "build", lambda table: cat)
     for types in ("all", "medcon66", ["T047"], ["T060", "T029"], ["T999"]):
         metric = build("umls_f1", types=types)
-        metric._cat = metrics["umls_f1"]._cat
+        metric.load("cpu", {})
         found[str(types)] = metric.concepts(text)
     ct, chest, pneumothorax = "C0040405", "C0817096", "C0032326"
     assert found == {
@@ -181,8 +188,8 @@ def test_unknown_types_are_refused(types):
         UmlsF1("umls_f1", "embedded", types, trust_pack=False)
 
 
-def test_a_text_that_breaks_medcat_fails_alone_and_says_why(metrics, monkeypatch):
-    good = metrics["umls_f1"]._cat
+def test_a_text_that_breaks_medcat_fails_alone_and_says_why(cat, monkeypatch):
+    good = cat
 
     class Broken:
         config, cdb = good.config, good.cdb
@@ -193,7 +200,8 @@ def test_a_text_that_breaks_medcat_fails_alone_and_says_why(metrics, monkeypatch
             return good(text)
 
     metric = build("umls_f1")
-    metric._cat = Broken()
+    monkeypatch.setattr(_medcat, "build", lambda table: Broken())
+    metric.load("cpu", {})
     scores = metric.score([pair("CT", "poison"), pair("poison", "CT"), pair("CT", "CT")], [])
     assert [score.values for score in scores[:2]] == [{}, {}]
     assert [score.reason for score in scores[:2]] == [
@@ -202,18 +210,19 @@ def test_a_text_that_breaks_medcat_fails_alone_and_says_why(metrics, monkeypatch
     assert scores[2].values["f1"] == 1
 
 
-def test_each_text_is_read_once(metrics, monkeypatch):
+def test_each_text_is_read_once(cat, monkeypatch):
     seen = []
+    monkeypatch.setattr(_medcat, "build", lambda table: cat)
     monkeypatch.setattr(_medcat, "concepts", lambda cat, text: seen.append(text) or {})
     metric = build("umls_f1")
-    metric._cat = metrics["umls_f1"]._cat
+    metric.load("cpu", {})
     metric.score([pair("a", "b"), pair("a", "b"), pair("b", "a"), pair("a", "c")], [])
     metric.score([pair("a", "d")], [])
     assert sorted(seen) == ["a", "b", "c", "d"]
 
 
-def test_model_pack_from_zip_and_folder(metrics, tmp_path):
-    folder = Path(metrics["umls_f1"]._cat.save_model_pack(str(tmp_path), "pack", add_hash_to_pack_name=False))
+def test_model_pack_from_zip_and_folder(cat, metrics, tmp_path):
+    folder = Path(cat.save_model_pack(str(tmp_path), "pack", add_hash_to_pack_name=False))
     archive = folder.with_name(folder.name + ".zip")
     before = sorted(tmp_path.rglob("*"))
     for source in (folder, archive):

@@ -18,6 +18,7 @@ from harness.controls.constant import Constant
 from harness.controls.nearest import Nearest, most_similar
 from harness.controls.template import Template
 from harness.datasets.phantom import Phantom
+from harness.encoders.medimageinsight import MedImageInsight
 from harness.encoders.pairs import PairVectors
 
 NAMES = [name for name in groups()["control"] if name != "none"]
@@ -174,7 +175,7 @@ def test_nearest_copies_the_caption_of_the_most_similar_picture():
 def test_kept_vectors_are_not_computed_again(monkeypatch):
     features: dict[str, bytes] = {}
     first = learnt("nearest", features=features).caption(TEST)
-    monkeypatch.setattr(PairVectors, "_look", lambda *_: pytest.fail("a picture was looked at again"))
+    monkeypatch.setattr(MedImageInsight, "images", lambda *_: pytest.fail("a picture was looked at again"))
     assert learnt("nearest", features=features).caption(TEST) == first
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from harness.contracts import Decoding, Example, RequestError
-from model_zoo._cnn_transformer_net import CNNTransformerNet, DenseNet, DenseNetConfig
 from model_zoo.cnn_transformer import read_features
+from model_zoo.nets.cnn_transformer import CNNTransformerNet, DenseNet, DenseNetConfig
 from tests.support.captioners import examples, loaded, make, picture, twin_copy
 
 TINY = DenseNetConfig(channels=8, growth=4, depths=(1, 2, 1, 1))

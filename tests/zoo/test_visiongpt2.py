@@ -11,7 +11,7 @@ import torch
 
 from harness.contracts import Decoding, Example, RequestError
 from model_zoo import _checkpoint
-from model_zoo._visiongpt2_net import VisionGPT2Net
+from model_zoo.nets.visiongpt2 import VisionGPT2Net
 from tests.support.captioners import GREEDY, TWINS, examples, loaded, make, picture, twin_copy
 
 

@@ -18,7 +18,7 @@ from harness.encoders.weights import check_keys
 from model_zoo._checkpoint import weight_files
 
 if TYPE_CHECKING:
-    from model_zoo._moondream2_net import MoondreamNet
+    from model_zoo.nets.moondream2 import MoondreamNet
 
 Spelling = Literal["published", "fused", "split"]
 """Spelling of names, and storage of query, key and value: as on the hub, or as the network's own state."""
