@@ -14,8 +14,8 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from harness.contracts import RUNTIME
 from harness.encoders.weights import fill, read_tensors
-from model_zoo._baseline import Baseline
-from model_zoo._checkpoint import (
+from model_zoo.base.baseline import Baseline
+from model_zoo.base.checkpoint import (
     TEXT,
     Reference,
     Weights,
@@ -24,7 +24,7 @@ from model_zoo._checkpoint import (
     read_tokenizer,
     weight_files,
 )
-from model_zoo._options import Float, Kind
+from model_zoo.base.options import Float, Kind
 from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 
 if TYPE_CHECKING:

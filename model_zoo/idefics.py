@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor
 
 from harness.contracts import RUNTIME, Decoding, RequestError, Seen, Site
-from model_zoo._sites import usual_sites
-from model_zoo._tower import FEATURES, PIXELS, TowerCaptioner
+from model_zoo.base.sites import usual_sites
+from model_zoo.base.tower import FEATURES, PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -23,8 +23,8 @@ from transformers import (
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from harness.contracts import RequestError, Seen
-from model_zoo._language import LanguageCaptioner
-from model_zoo._sites import usual_sites
+from model_zoo.base.language import LanguageCaptioner
+from model_zoo.base.sites import usual_sites
 
 if TYPE_CHECKING:
     from torch import Tensor

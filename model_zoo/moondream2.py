@@ -14,9 +14,9 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from harness.contracts import RequestError, Seen
-from model_zoo._hf import only_image, without_generation_defaults
-from model_zoo._sites import usual_sites
-from model_zoo._tower import PIXELS, TowerCaptioner
+from model_zoo.base.captioner import only_image, without_generation_defaults
+from model_zoo.base.sites import usual_sites
+from model_zoo.base.tower import PIXELS, TowerCaptioner
 from model_zoo.nets.moondream2 import MoondreamConfig, MoondreamNet
 from model_zoo.nets.moondream2_keys import fill
 

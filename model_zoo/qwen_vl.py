@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from harness.contracts import RequestError, Seen, Site
-from model_zoo._checkpoint import read_json
-from model_zoo._sites import usual_sites
-from model_zoo._tower import PIXELS, TowerCaptioner
+from model_zoo.base.checkpoint import read_json
+from model_zoo.base.sites import usual_sites
+from model_zoo.base.tower import PIXELS, TowerCaptioner
 
 if TYPE_CHECKING:
     from torch import Tensor

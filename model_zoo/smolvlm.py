@@ -11,11 +11,11 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from harness.contracts import Seen
-from model_zoo._checkpoint import require
-from model_zoo._idefics3_pixels import QuickImageProcessor, count
-from model_zoo._language import LanguageCaptioner
-from model_zoo._sites import usual_sites
-from model_zoo._tower import PIXELS
+from model_zoo.base.checkpoint import require
+from model_zoo.base.language import LanguageCaptioner
+from model_zoo.base.sites import usual_sites
+from model_zoo.base.tower import PIXELS
+from model_zoo.nets.idefics3_pixels import QuickImageProcessor, count
 
 if TYPE_CHECKING:
     from PIL import Image

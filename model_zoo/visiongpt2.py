@@ -13,10 +13,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
 from harness.contracts import RUNTIME, RequestError
-from model_zoo._baseline import Baseline
-from model_zoo._checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
-from model_zoo._hf import without_generation_defaults
-from model_zoo._options import Attention, Float, Kind
+from model_zoo.base.baseline import Baseline
+from model_zoo.base.captioner import without_generation_defaults
+from model_zoo.base.checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
+from model_zoo.base.options import Attention, Float, Kind
 from model_zoo.nets.visiongpt2 import VisionGPT2Net
 
 if TYPE_CHECKING:

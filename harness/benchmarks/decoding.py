@@ -32,7 +32,7 @@ from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import ImageSource
 from harness.machine import provenance
 from harness.store import csv_text, write_text
-from model_zoo._idefics3_pixels import QuickImageProcessor
+from model_zoo.nets.idefics3_pixels import QuickImageProcessor
 
 BATCH = 8
 WORKERS = 2

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from harness.contracts import IGNORED, Sample, Seen
 from harness.metrics.embedded._training import adamw, descend
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 
 
 @dataclass(frozen=True)

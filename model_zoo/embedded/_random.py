@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from harness.contracts import RequestError
-from model_zoo._checkpoint import PUBLISHED, TWINS, read_json
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
+from model_zoo.base.checkpoint import PUBLISHED, TWINS, read_json
 
 SHARD = 2 * 2**30  # bytes that are in memory at once
 SPREAD = 0.02  # standard deviation of a weight, as the families initialise theirs

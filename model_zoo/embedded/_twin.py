@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import config
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe, Teach
 
 TEXT: dict[str, Any] = {

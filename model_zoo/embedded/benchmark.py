@@ -26,7 +26,7 @@ from harness.machine.terminal import console
 from harness.store import Journal
 from harness.tables.csv_files import write_csv
 from harness.training.fit import examples, fit
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._random import PIXELS, write_config, write_weights
 
 OUT = Path("results/benchmarks/gpu.csv")

@@ -17,8 +17,8 @@ import torch
 from harness.contracts import Decoding, Example
 from harness.datasets.phantom.facts import facts
 from harness.metrics.embedded.build import command
-from model_zoo._checkpoint import TWINS
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
+from model_zoo.base.checkpoint import TWINS
 from model_zoo.embedded._pretrain import pretrain
 from model_zoo.embedded._twin import Twin, open_twin
 from model_zoo.embedded._words import QUESTION, phantoms

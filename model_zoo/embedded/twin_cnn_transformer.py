@@ -7,7 +7,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer

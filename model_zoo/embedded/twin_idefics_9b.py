@@ -8,8 +8,8 @@ import torch
 from tokenizers import decoders, normalizers  # type: ignore[import-untyped]
 from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageProcessor, LlamaTokenizerFast
 
-from model_zoo._checkpoint import TWINS
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
+from model_zoo.base.checkpoint import TWINS
 from model_zoo.embedded._llava import PATCH, SIDE
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin, open_twin

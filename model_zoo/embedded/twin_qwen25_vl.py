@@ -6,8 +6,8 @@ from functools import partial
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from model_zoo._checkpoint import TWINS
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
+from model_zoo.base.checkpoint import TWINS
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._qwen import MERGE, PATCHES, write
 from model_zoo.embedded._twin import TEXT, Twin, open_twin

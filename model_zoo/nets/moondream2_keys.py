@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from harness.contracts import RequestError
 from harness.encoders.weights import check_keys
-from model_zoo._checkpoint import weight_files
+from model_zoo.base.checkpoint import weight_files
 
 if TYPE_CHECKING:
     from model_zoo.nets.moondream2 import MoondreamNet

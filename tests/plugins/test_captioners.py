@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from harness.contracts import REGIONS, Decoding, Example, RequestError, Seen
-from model_zoo._hf import IGNORED, HFCaptioner
+from model_zoo.base.captioner import IGNORED, HFCaptioner
 from tests.support.captioners import (
     GREEDY,
     NAMES,

@@ -18,12 +18,12 @@ from PIL import Image
 
 from harness import config
 from harness.contracts import Decoding, Example
-from model_zoo import _checkpoint
-from model_zoo._hf import IGNORED, HFCaptioner
+from model_zoo.base import checkpoint
+from model_zoo.base.captioner import IGNORED, HFCaptioner
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 NAMES = sorted(path.stem for path in CONF.rglob("*.yaml"))
-TWINS = _checkpoint.TWINS
+TWINS = checkpoint.TWINS
 SIBLINGS = {"llava_mistral": "llava_15", "llava_vicuna": "llava_15", "qwen25_vl": "qwen2_vl"}
 """Captioners by the code of another one: what is dear and shown on that one is repeated on these by `make long`."""
 GREEDY = Decoding(max_new_tokens=40, repetition_penalty=1.0, batch_size=8)
@@ -62,7 +62,7 @@ def loaded(name: str, **values: Any) -> HFCaptioner:
 
 def published(name: str) -> dict[str, Any]:
     """The config.json of the real checkpoint, as it ships with the code."""
-    values: dict[str, Any] = json.loads((_checkpoint.PUBLISHED / name / "config.json").read_text())
+    values: dict[str, Any] = json.loads((checkpoint.PUBLISHED / name / "config.json").read_text())
     return values
 
 
@@ -77,7 +77,7 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
 def twin_copy(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of a twin that `make(name)` reads instead of the original."""
     shutil.copytree(TWINS / name, folder / name)
-    monkeypatch.setattr(_checkpoint, "TWINS", folder)
+    monkeypatch.setattr(checkpoint, "TWINS", folder)
     return folder / name
 
 

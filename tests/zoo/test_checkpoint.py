@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.contracts import RequestError
-from model_zoo import _checkpoint
-from model_zoo._checkpoint import Reference, digest, resolve
+from model_zoo.base import checkpoint
+from model_zoo.base.checkpoint import Reference, digest, resolve
 from tests.support.captioners import examples, make, twin_copy
 
 
@@ -109,7 +109,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, 
     def fail(*_: object, **__: object) -> str:
         raise error
 
-    monkeypatch.setattr(_checkpoint, "snapshot_download", fail)
+    monkeypatch.setattr(checkpoint, "snapshot_download", fail)
     with pytest.raises(RequestError, match=f"cannot get owner/name at abc.*{message}.*local folder"):
         resolve("smolvlm", "hub", Reference("owner/name", "abc"))
 
@@ -121,7 +121,7 @@ def test_a_download_asks_for_what_is_read_and_no_more(monkeypatch: pytest.Monkey
         asked.append((hub, options["revision"], options["allow_patterns"]))
         return str(tmp_path)
 
-    monkeypatch.setattr(_checkpoint, "snapshot_download", download)
+    monkeypatch.setattr(checkpoint, "snapshot_download", download)
     captioner = make("smolvlm", weights="hub", revision="abc")
     with pytest.raises(RequestError, match=r"expected config\.json"):
         captioner.skeleton()

@@ -14,7 +14,7 @@ from harness import config
 from harness.contracts import Decoding, Query, Training
 from harness.training.fit import examples as decoded
 from harness.training.fit import fit
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded import benchmark
 from tests.support.captioners import CONF, NAMES, examples, make
 

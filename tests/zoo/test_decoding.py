@@ -10,7 +10,7 @@ from transformers import Idefics3ImageProcessor
 
 from harness.benchmarks import decoding
 from harness.contracts import GREY, RequestError
-from model_zoo._idefics3_pixels import QuickImageProcessor
+from model_zoo.nets.idefics3_pixels import QuickImageProcessor
 
 
 def options(edge: int, split: bool) -> dict:

@@ -16,7 +16,7 @@ from transformers import IdeficsProcessor
 
 from harness import config
 from harness.contracts import Example, RequestError
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded import twin_idefics_9b
 from model_zoo.embedded._twin import open_twin
 from model_zoo.idefics import END, FAKE, IMAGE

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 
 from harness.contracts import Example, RequestError
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._llava import write_tokenizer
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness import config
 from harness.contracts import Decoding, Example, RequestError
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.moondream2 import picture_views
 from model_zoo.nets.moondream2 import FusedAttention, MoondreamNet
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, twin_copy

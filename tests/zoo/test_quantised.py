@@ -20,8 +20,8 @@ from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestEr
 from harness.training.fit import examples as decoded
 from harness.training.fit import fit
 from harness.training.loss import caption_loss
-from model_zoo import _quantise
-from model_zoo._hf import HFCaptioner
+from model_zoo.base import quantise
+from model_zoo.base.captioner import HFCaptioner
 from tests.support.captioners import (
     CONF,
     NAMES,
@@ -134,14 +134,14 @@ def test_a_layer_that_was_not_treated_as_planned_is_an_error(kept, message):
     names = list(captioner.quantisable())
     wrong = [*names, "lm_head"] if kept == 0 else names[1:]
     with pytest.raises(CapBenchError, match=f"{'lm_head' if kept == 0 else names[0]} {message}"):
-        _quantise.check(captioner.model, "nf4", wrong, "smolvlm")
+        quantise.check(captioner.model, "nf4", wrong, "smolvlm")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_network_of_our_own_gets_the_layers_that_from_pretrained_would_make(scheme):
     expected = loaded("smolvlm", dtype=scheme)
     native = loaded("smolvlm")
-    _quantise.quantise(native.model, scheme, native.compute, expected.quantisable(), "cpu")
+    quantise.quantise(native.model, scheme, native.compute, expected.quantisable(), "cpu")
     native.dtype = scheme
     for name, value in expected.model.state_dict().items():
         assert torch.equal(native.model.state_dict()[name], value), name

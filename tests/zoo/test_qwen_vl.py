@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import Qwen2VLImageProcessor
 
 from harness.contracts import Example, RequestError
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded import twin_qwen25_vl
 from model_zoo.embedded._twin import open_twin
 from model_zoo.qwen_vl import Qwen2VL, widened

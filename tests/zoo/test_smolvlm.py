@@ -12,7 +12,7 @@ import torch
 
 from harness import config
 from harness.contracts import Example
-from model_zoo._hf import HFCaptioner
+from model_zoo.base.captioner import HFCaptioner
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised
 
 

@@ -14,7 +14,7 @@ from harness.contracts import Example
 from harness.datasets.phantom import Phantom
 from harness.datasets.phantom.facts import facts
 from harness.datasets.phantom.lexicon import FINDING, MODALITY
-from model_zoo._checkpoint import read_tokenizer
+from model_zoo.base.checkpoint import read_tokenizer
 from model_zoo.embedded._pretrain import Recipe, pretrain
 from model_zoo.embedded._twin import open_twin
 from model_zoo.embedded._words import QUESTION, SEED, TERMS, describe_or_list, describe_or_read, phantoms

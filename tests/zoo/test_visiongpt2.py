@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from harness.contracts import Decoding, Example, RequestError
-from model_zoo import _checkpoint
+from model_zoo.base import checkpoint
 from model_zoo.nets.visiongpt2 import VisionGPT2Net
 from tests.support.captioners import GREEDY, TWINS, examples, loaded, make, picture, twin_copy
 
@@ -139,4 +139,4 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.M
     (copy / "vision" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
     with pytest.raises(RequestError, match=r"as many blocks.*\(2, 96\) and \(3, 96\)"):
         make("visiongpt2").skeleton()
-    assert _checkpoint.TWINS != TWINS
+    assert checkpoint.TWINS != TWINS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from harness.contracts import RUNTIME
-from model_zoo._checkpoint import Weights
+from model_zoo.base.checkpoint import Weights
 
 Kind = Literal["LVLM", "SVLM", "baseline"]
 Float = Literal["auto", "float32", "bfloat16"]

@@ -14,7 +14,7 @@ import torch
 from transformers import CompileConfig, GenerationConfig
 
 from harness.contracts import IGNORED, Answer, Decoding, Example, Generated, Region, RequestError, Seen, Site, Stage
-from model_zoo._checkpoint import (
+from model_zoo.base.checkpoint import (
     CONFIG,
     TWINS,
     Reference,
@@ -27,9 +27,9 @@ from model_zoo._checkpoint import (
     read_tokenizer,
     resolve,
 )
-from model_zoo._found import whereabouts
-from model_zoo._options import Attention, CheckpointOptions, Dtype, Kind
-from model_zoo._quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
+from model_zoo.base.found import whereabouts
+from model_zoo.base.options import Attention, CheckpointOptions, Dtype, Kind
+from model_zoo.base.quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 
 if TYPE_CHECKING:
     from pathlib import Path

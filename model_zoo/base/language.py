@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from model_zoo._hf import inference
-from model_zoo._tower import TowerCaptioner, replaced
+from model_zoo.base.captioner import inference
+from model_zoo.base.tower import TowerCaptioner, replaced
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import Seen, Stage
-from model_zoo._hf import HFCaptioner, only_image
+from model_zoo.base.captioner import HFCaptioner, only_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from model_zoo._checkpoint import Reference, Weights
-    from model_zoo._options import Attention, Float, Kind
+    from model_zoo.base.checkpoint import Reference, Weights
+    from model_zoo.base.options import Attention, Float, Kind
 
 
 class Baseline(HFCaptioner):

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from harness.contracts import RequestError
 from harness.encoders.weights import check_loaded
 from harness.store.files_cache import content_hash
-from model_zoo import _found
+from model_zoo.base import found
 
 Weights = Literal["embedded", "hub", "published"]
 """The tiny twin, the hub's checkpoint, or only its configuration, which ships with the code, for counting."""
@@ -29,8 +29,8 @@ Weights = Literal["embedded", "hub", "published"]
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 CONFIG = ("config.json",)
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
-TWINS = _found.TWINS
-PUBLISHED = Path(__file__).parent / "published"
+TWINS = found.TWINS
+PUBLISHED = Path(__file__).parents[1] / "published"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from harness.contracts import Example, Seen
-from model_zoo._hf import CheckpointCaptioner, inference
+from model_zoo.base.captioner import CheckpointCaptioner, inference
 
 if TYPE_CHECKING:
     from torch import Tensor
