@@ -14,6 +14,7 @@ import torch
 from transformers import CompileConfig, GenerationConfig
 
 from harness.contracts import IGNORED, Answer, Decoding, Example, Generated, Region, RequestError, Seen, Site, Stage
+from model_zoo._found import whereabouts
 from model_zoo.base.checkpoint import (
     CONFIG,
     TWINS,
@@ -27,7 +28,6 @@ from model_zoo.base.checkpoint import (
     read_tokenizer,
     resolve,
 )
-from model_zoo.base.found import whereabouts
 from model_zoo.base.options import Attention, CheckpointOptions, Dtype, Kind
 from model_zoo.base.quantise import Scheme, bnb_config, check, fits, quantise, takes, widths
 

@@ -21,7 +21,7 @@ from transformers.utils import logging
 from harness.contracts import RequestError
 from harness.encoders.weights import check_loaded
 from harness.store.files_cache import content_hash
-from model_zoo.base import found
+from model_zoo import _found
 
 Weights = Literal["embedded", "hub", "published"]
 """The tiny twin, the hub's checkpoint, or only its configuration, which ships with the code, for counting."""
@@ -29,7 +29,7 @@ Weights = Literal["embedded", "hub", "published"]
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 CONFIG = ("config.json",)
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
-TWINS = found.TWINS
+TWINS = _found.TWINS
 PUBLISHED = Path(__file__).parents[1] / "published"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
@@ -132,10 +132,10 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def read_config(folder: Path, cls: Any) -> Any:
     """A transformers config, after a look whether the folder holds this architecture at all."""
-    found = read_json(folder / "config.json").get("model_type")
-    if found != cls.model_type:
+    _found = read_json(folder / "config.json").get("model_type")
+    if _found != cls.model_type:
         raise RequestError(
-            f"{folder}: expected a checkpoint of the architecture {cls.model_type!r}, got {found!r}; "
+            f"{folder}: expected a checkpoint of the architecture {cls.model_type!r}, got {_found!r}; "
             "give the id or folder of the right one"
         )
     return cls.from_pretrained(folder, local_files_only=True)
@@ -164,18 +164,18 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises RequestError when there are none, naming a pickle that lies in their place, or when one is damaged.
     """
-    found = files(folder, ("*.safetensors",))
-    if not found:
+    _found = files(folder, ("*.safetensors",))
+    if not _found:
         pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
         instead = f"found the pickle {pickles[0]}, which can run code and is never read" if pickles else "found none"
         raise RequestError(f"{folder}: expected weights as *.safetensors, {instead}; convert the checkpoint")
-    for file in found:
+    for file in _found:
         try:
             with safe_open(file, "pt") as weights:
                 weights.keys()
         except SafetensorError as error:
             raise RequestError(f"{file}: {_damage(file)} ({error}); get the checkpoint again") from error
-    return found
+    return _found
 
 
 def _damage(file: Path) -> str:

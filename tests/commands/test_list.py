@@ -9,7 +9,7 @@ import yaml
 from harness.choices import conf_dir, groups
 from harness.cli import main
 from harness.commands.list import KINDS
-from model_zoo.base.found import found, whereabouts
+from model_zoo._found import found, whereabouts
 from tests.support.captioners import make
 from tests.support.commands import clean
 

@@ -103,7 +103,7 @@ def test_it_is_tested_compared_and_reported(quality, capsys):
 def test_a_narrow_terminal_keeps_the_column_that_ranks(quality, monkeypatch, capsys):
     from harness.machine import terminal
 
-    monkeypatch.setattr(terminal.console, "_width", 60)
+    monkeypatch.setattr(terminal.console, "width", 60)
     assert main(["leaderboard", f"results={quality}", *QUICK]) == 0
     shown = capsys.readouterr().out
     assert "this terminal is narrow" in shown

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TWINS = Path(__file__).parents[1] / "embedded"
+TWINS = Path(__file__).parent / "embedded"
 REVISION = "revision"
 
 
