@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+from functools import cache
 from typing import get_type_hints
 
 import pytest
@@ -46,16 +47,22 @@ def test_every_protocol_names_metrics_that_build(name):
         known.add(average)
 
 
+@cache
+def experiment(name):
+    """Its cells; composing dozens takes seconds."""
+    return config.cells("run", [f"experiment={name}"])
+
+
 @pytest.mark.parametrize("name", groups()["experiment"])
 def test_every_experiment_composes(name):
-    cells = config.cells("run", [f"experiment={name}"])
+    cells = experiment(name)
     assert cells
     for cell in cells:
         config.settings(cell, Settings)
 
 
 def test_the_demo_is_every_model_with_every_strategy_of_the_comparison():
-    cells = config.cells("run", ["experiment=demo"])
+    cells = experiment("demo")
     assert {c.choices["model"] for c in cells} == set(groups()["model"])
     assert {c.choices["lora"] for c in cells} == {"none", "targeted", "full"}
     assert {c.choices["control"] for c in cells} == set(groups()["control"])
