@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from harness import config
 from harness.contracts import RequestError
 from harness.datasets._table_cells import CellError, caption_text, concept_ids
 from tests.support.caption_tables import ROWS, picture, table, write_csv
@@ -230,4 +231,4 @@ def test_shares_must_be_shares(shares):
 
 def test_limit_must_be_positive():
     with pytest.raises(RequestError, match=r"dataset\.limit"):
-        table("t.csv", limit=0)
+        config.build_node(config.choice("dataset", "table") | {"path": "t.csv", "limit": 0}, "dataset")
