@@ -105,8 +105,7 @@ class Features:
                 advance(1)
                 if self.files.full:
                     errors.print(
-                        f"{self.files.folder}: full; what is left is seen in each epoch (features_gb=N makes room)",
-                        markup=False,
+                        f"{self.files.folder}: full; the rest is seen in each epoch (features_gb=N makes room)"
                     )
                     break
         ranks.gather(None)

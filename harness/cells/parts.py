@@ -120,8 +120,6 @@ def build_parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
 
 def _report_rejected(name: str, split: Split) -> None:
     for rejected in split.rejected[:5]:
-        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}", markup=False)
+        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}")
     if len(split.rejected) > 5:
-        errors.print(
-            f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False
-        )
+        errors.print(f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest")

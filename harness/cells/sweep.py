@@ -42,7 +42,7 @@ def summary(cells: Sequence[config.Cell], ended: Sequence[Ended]) -> int:
     """Print what failed; 1 when anything did."""
     bad = [(one, end) for one, end in zip(cells, ended, strict=True) if end.status not in ("ok", "refused")]
     for one, end in bad:
-        errors.print(f"capbench: {one.label}: {end}", markup=False)
+        errors.print(f"capbench: {one.label}: {end}")
     return 1 if bad else 0
 
 
@@ -108,6 +108,6 @@ def _places(settings: Settings) -> tuple[list[str], int]:
 
 
 def _say(number: int, count: int, one: config.Cell, ended: Ended) -> None:
-    console.print(f"[{number}/{count}] {one.label}: {ended}, {ended.seconds:.1f} s", markup=False)
+    console.print(f"[{number}/{count}] {one.label}: {ended}, {ended.seconds:.1f} s")
     if ended.status == "failed":
-        errors.print(f"the whole error: {log(Path(one.config['results']), task(one)['id'])}", markup=False)
+        errors.print(f"the whole error: {log(Path(one.config['results']), task(one)['id'])}")

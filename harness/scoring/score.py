@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 from harness.contracts import Combined, ImageError, ImageSource, Metric, Pair, RequestError, Score, ScoreProtocol
 from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
-from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
+from harness.store import SHORT, csv_text, digest, file_digest, read_json, write_json, write_text
 from harness.store.cache import Cache
 from harness.store.journal import JournalRow, texts_digest
 from harness.store.runs import Run
@@ -170,7 +168,7 @@ def _shielded(job: Job, metric: Metric, ended: Scoring) -> list[dict[str, Any]] 
         write_text(log, "".join(traceback.format_exception(error)))
         first = (str(error).strip().splitlines() or [""])[0]
         ended.failed[metric.name] = f"failed: {type(error).__name__}: {first}"
-        errors.print(f"capbench: {metric.name} {ended.failed[metric.name]}; the whole error: {log}", markup=False)
+        errors.print(f"capbench: {metric.name} {ended.failed[metric.name]}; the whole error: {log}")
         return ended.failed[metric.name]
 
 
@@ -205,7 +203,7 @@ def _kept(run: Run, file: Path) -> bool:
         return False
     expected = _recorded(run).get(file.name)
     if expected is not None and file_digest(file) != expected:
-        errors.print(f"{file}: edited or damaged; made again", markup=False)
+        errors.print(f"{file}: edited or damaged; made again")
         return False
     return expected is not None
 
@@ -267,10 +265,8 @@ def _scores(
 
 
 def _score_csv(metric: Metric, rows: Sequence[JournalRow], scores: Sequence[Score]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", *metric.values, "reason"])
-    for row, result in zip(rows, scores, strict=True):
-        cells = [repr(float(result.values[name])) if name in result.values else "" for name in metric.values]
-        writer.writerow([row.id, *cells, result.reason])
-    return buffer.getvalue()
+    numbers = [
+        [repr(float(one.values[name])) if name in one.values else "" for one in scores] for name in metric.values
+    ]
+    columns = [[row.id for row in rows], *numbers, [one.reason for one in scores]]
+    return csv_text(["id", *metric.values, "reason"], zip(*columns, strict=True))

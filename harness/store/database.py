@@ -94,9 +94,7 @@ class Database:
             self.path.replace(aside)
         for companion in ("-wal", "-shm"):
             self.path.with_name(f"{self.path.name}{companion}").unlink(missing_ok=True)
-        errors.print(
-            f"{self.path}: damaged ({error}); moved to {aside.name}, what it held is computed again", markup=False
-        )
+        errors.print(f"{self.path}: damaged ({error}); moved to {aside.name}, what it held is computed again")
 
 
 def _connect(path: Path, tables: Sequence[str]) -> sqlite3.Connection:

@@ -116,7 +116,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=1)
     except Timeout:
-        errors.print(f"{folder.name}: another process works on it; waiting until it ends", markup=False)
+        errors.print(f"{folder.name}: another process works on it; waiting until it ends")
         lock.acquire()
     try:
         yield

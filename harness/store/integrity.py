@@ -39,7 +39,7 @@ def _trusted(run: Run) -> Run:
     reason = "; ".join(f"{file}: {what}" for file, what in problems[:1]) + (
         f" (and {len(problems) - 1} more; see `capbench verify`)" if len(problems) > 1 else ""
     )
-    errors.print(f"capbench: {run.folder}: {reason}", markup=False)
+    errors.print(f"capbench: {run.folder}: {reason}")
     return Run(run.folder, {**run.manifest, "status": "failed", "row": {**run.row, "error": reason}})
 
 

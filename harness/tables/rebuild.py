@@ -101,7 +101,7 @@ def present(results: Path, boards: Sequence[Board], board: Board, view: View) ->
         _write(board, results / "leaderboard")
     show(seen(board, view), results / "leaderboard.csv", [b.key.title for b in boards if b is not board])
     if view.words:
-        console.print(f"shown: {view.words}; ranks and intervals are those of the whole table", markup=False)
+        console.print(f"shown: {view.words}; ranks and intervals are those of the whole table")
 
 
 def _write(board: Board, stem: Path) -> None:
