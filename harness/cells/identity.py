@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from harness.contracts import (
     Sample,
     Split,
 )
-from harness.store import SCHEMA, SHORT, digest
+from harness.store import SCHEMA, SHORT, digest, through_json
 
 LATER = {("optimiser", "adamw"), ("engine", "transformers")}
 """Options that came later, with the value that fits and runs had before: they keep the names they had."""
@@ -120,7 +119,7 @@ def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, An
             "train": _as_before(parts.identities["train"]),
             "seed": parts.seed,
         }
-    return _plain(identity)
+    return through_json(identity)
 
 
 def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
 def _without_labels(parts: Parts, fit_identity: dict[str, Any], train: Split | None) -> dict[str, Any]:
     if train is None or parts.taught_labels is None:
         return fit_identity
-    return _plain(fit_identity | {"prompt": _training_prompts(parts, train, None)})
+    return through_json(fit_identity | {"prompt": _training_prompts(parts, train, None)})
 
 
 def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
@@ -143,7 +142,7 @@ def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) ->
         "generate": _as_before(parts.identities["generate"]),
     }
     questions = _other_questions(parts, test)
-    return _plain(identity | questions | ({"blank": True} if parts.blank else {}))
+    return through_json(identity | questions | ({"blank": True} if parts.blank else {}))
 
 
 def _identify_control(parts: Parts, test: Split) -> Known:
@@ -154,18 +153,18 @@ def _identify_control(parts: Parts, test: Split) -> Known:
     train = parts.dataset.load("train")
     if not train.samples:
         raise RequestError(f"control={name}: expected training captions, the split 'train' has no usable sample")
-    fit_identity = {
-        "schema": SCHEMA,
-        "control": dict(parts.identities["control"]),
-        "checkpoint": parts.control.digest(),
-        "data": train.fingerprint,
-        "weights": parts.weights,  # whose table it stands in: one run for each
-    }
+    fit_identity = through_json(
+        {
+            "schema": SCHEMA,
+            "control": dict(parts.identities["control"]),
+            "checkpoint": parts.control.digest(),
+            "data": train.fingerprint,
+            "weights": parts.weights,  # whose table it stands in: one run for each
+        }
+    )
     run_identity = {"schema": SCHEMA, "fit": digest(fit_identity), "split": parts.split, "data": test.fingerprint}
     folder = parts.results / "runs" / f"control-{name}-{digest(run_identity)[:SHORT]}"
-    return Known(
-        Plan("none", 0, {}), train, test, _plain(fit_identity), _plain(run_identity), digest(fit_identity), None, folder
-    )
+    return Known(Plan("none", 0, {}), train, test, fit_identity, run_identity, digest(fit_identity), None, folder)
 
 
 def _training_prompts(parts: Parts, train: Split, labels: ModalitySource | None) -> Any:
@@ -214,13 +213,6 @@ def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
     if not any("read_on" in vars(sample) for sample in samples):
         return {}
     return {"questions": digest([query.prompt for query in queries_of(parts, test, parts.modality)])}
-
-
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The same value as it comes back from JSON, so that a stored identity compares equal."""
-    value = json.loads(json.dumps(identity))
-    assert isinstance(value, dict)
-    return value
 
 
 def _name(parts: Parts, *, labelled: bool, inference: bool) -> str:

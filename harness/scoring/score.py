@@ -15,7 +15,7 @@ from typing import Any
 from harness.contracts import Combined, ImageError, ImageSource, Metric, Pair, RequestError, Score, ScoreProtocol
 from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
-from harness.store import SHORT, csv_text, digest, file_digest, read_json, write_json, write_text
+from harness.store import SHORT, csv_text, digest, file_digest, read_json, through_json, write_json, write_text
 from harness.store.cache import Cache
 from harness.store.journal import JournalRow, texts_digest
 from harness.store.runs import Run
@@ -134,11 +134,6 @@ def score(
     return ended
 
 
-def json_plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
-    return json.loads(json.dumps(value))
-
-
 def _entry(job: Job, column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int) -> dict[str, Any]:
     """A column's entry in the record of one run, with its formula where it is no mean over samples."""
     metric = column.metric
@@ -155,7 +150,7 @@ def _entry(job: Job, column: Column, entries: Mapping[str, list[dict[str, Any]] 
 def _write_record(run: Run, protocol: ScoreProtocol, columns: Mapping[str, Mapping[str, Any]]) -> None:
     record = {"protocol": asdict(protocol), "columns": columns, "texts": texts_digest(run.rows)}
     target = run.folder / "scores" / f"{protocol.name}.json"
-    if not target.is_file() or read_json(target) != json_plain(record):
+    if not target.is_file() or read_json(target) != through_json(record):
         write_json(target, record)
 
 

@@ -15,5 +15,5 @@ from harness.store.files import (
     write_json,
     write_text,
 )
-from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity
+from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity, through_json
 from harness.store.journal import Journal, JournalRow

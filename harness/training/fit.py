@@ -34,7 +34,6 @@ from harness.training.trainer import (
     COMPLETE,
     Bar,
     CaptionTrainer,
-    Clock,
     Complete,
     Items,
     Unfreeze,
@@ -118,7 +117,7 @@ def fit(
     shortages = 0
     while True:
         micro = _micro(options, limit)
-        fitted = _attempt(job, micro)
+        fitted = memory.unless_short(partial(_train, job, micro))
         if fitted is not None:
             return replace(fitted, shortages=shortages)
         shortages += 1
@@ -157,26 +156,16 @@ def _lower(limit: Limit, micro: int, name: str) -> None:
         )
 
 
-def _attempt(job: _Job, micro: int) -> Fitted | None:
-    """Train to the end; None when memory has run out."""
-    try:
-        return _train(job, micro)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.is_shortage(error):
-            raise
-    return None
-
-
 def _train(job: _Job, micro: int) -> Fitted:
     transformers.set_seed(job.seed)
     model = job.strategy.attach(job.captioner, job.plan)
     checkpoints = job.folder / "checkpoints"
     last = ranks.once(lambda: last_whole(checkpoints))
-    clock = Clock(read_json(last / COMPLETE)["seconds"] if last else 0.0)
+    complete = Complete(read_json(last / COMPLETE)["seconds"] if last else 0.0)
     if job.features is not None:
         job.features.prepare(job.queries, job.captioner.name, _example)
     progress = Bar(job.captioner.name)
-    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), Complete(clock), progress])
+    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), complete, progress])
     with _quiet(), progress.stack:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     losses = [row for row in trainer.state.log_history if "loss" in row]
@@ -185,7 +174,7 @@ def _train(job: _Job, micro: int) -> Fitted:
         write_text(job.folder / "losses.csv", _losses_csv(losses))
     limit = job.options.max_caption_tokens
     return Fitted(
-        seconds=clock.seconds(),
+        seconds=complete.seconds(),
         samples=trainer.state.global_step * job.options.batch_size,
         steps=trainer.state.global_step,
         captions_cut=sum(job.captioner.answer(q.sample.caption, limit).cut for q in job.queries),

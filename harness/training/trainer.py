@@ -233,22 +233,18 @@ class Unfreeze(TrainerCallback):
             self.stage = stage
 
 
-class Clock:
-    """Seconds of a fit, those of interrupted attempts included."""
+class Complete(TrainerCallback):
+    """Marks a checkpoint as whole once every process has written its part, and drops older ones.
+
+    before: seconds of interrupted attempts, which each mark counts in.
+    """
 
     def __init__(self, before: float) -> None:
         self.before, self.start = before, time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds of the fit so far."""
         return self.before + time.perf_counter() - self.start
-
-
-class Complete(TrainerCallback):
-    """Marks a checkpoint as whole once every process has written its part, and drops older ones."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint begins a new line of the log: what is summed up for it would be lost with the process."""
@@ -260,7 +256,7 @@ class Complete(TrainerCallback):
         if not ranks.first():
             return
         root = Path(str(args.output_dir))
-        write_json(root / f"checkpoint-{state.global_step}" / COMPLETE, {"seconds": self.clock.seconds()})
+        write_json(root / f"checkpoint-{state.global_step}" / COMPLETE, {"seconds": self.seconds()})
         for old in by_step(root)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 
