@@ -54,9 +54,9 @@ class Known:
 
 def identify(parts: Parts) -> Known:
     """Read data and checkpoint as far as the identities need it. Raises Refused, RequestError."""
-    test = parts.dataset.load(parts.split)
+    test = parts.dataset.load(parts.settings.split)
     if not test.samples:
-        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
+        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.settings.split}' has no usable sample")
     if parts.control.replaces_captioner:
         return _identify_control(parts, test)
     train = parts.dataset.load("train") if parts.strategy.trains else None
@@ -84,11 +84,11 @@ def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
     engine = parts.decoding.engine
     return {
         "model": parts.captioner.name + ("" if engine == "transformers" else f"[{engine}]"),
-        "class": "control" if parts.blank else parts.captioner.kind,
+        "class": "control" if parts.settings.blank else parts.captioner.kind,
         "strategy": parts.strategy.name,
         "prompt": parts.prompt.name,
         "modality": f"{parts.modality.name}[training]" if labelled else parts.modality.name,
-        "control": "blank" if parts.blank else "",
+        "control": "blank" if parts.settings.blank else "",
     }
 
 
@@ -117,7 +117,7 @@ def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, An
             "data": train.fingerprint,
             "prompt": _training_prompts(parts, train, parts.taught_labels),
             "train": _as_before(parts.identities["train"]),
-            "seed": parts.seed,
+            "seed": parts.settings.seed,
         }
     return through_json(identity)
 
@@ -132,23 +132,22 @@ def _without_labels(parts: Parts, fit_identity: dict[str, Any], train: Split | N
     return through_json(fit_identity | {"prompt": _training_prompts(parts, train, None)})
 
 
+def _base_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
+    """What a run is known by, whoever speaks in it."""
+    fit, split = digest(fit_identity), parts.settings.split
+    return {"schema": SCHEMA, "fit": fit, "split": split, "data": test.fingerprint}
+
+
 def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
-    identity = {
-        "schema": SCHEMA,
-        "fit": digest(fit_identity),
-        "split": parts.split,
-        "data": test.fingerprint,
-        "prompt": _inference_prompt(parts),
-        "generate": _as_before(parts.identities["generate"]),
-    }
-    questions = _other_questions(parts, test)
-    return through_json(identity | questions | ({"blank": True} if parts.blank else {}))
+    asked = {"prompt": _inference_prompt(parts), "generate": _as_before(parts.identities["generate"])}
+    blank = {"blank": True} if parts.settings.blank else {}
+    return through_json(_base_identity(parts, fit_identity, test) | asked | _other_questions(parts, test) | blank)
 
 
 def _identify_control(parts: Parts, test: Split) -> Known:
     """A control is known by its values and what it looks at: no captioner, prompt, decoding or seed plays a part."""
     name = parts.control.name
-    if parts.blank:
+    if parts.settings.blank:
         raise Refused(f"control={name} blank=true: refused, a grey picture is for a captioner; use one of the two")
     train = parts.dataset.load("train")
     if not train.samples:
@@ -162,7 +161,7 @@ def _identify_control(parts: Parts, test: Split) -> Known:
             "weights": parts.weights,  # whose table it stands in: one run for each
         }
     )
-    run_identity = {"schema": SCHEMA, "fit": digest(fit_identity), "split": parts.split, "data": test.fingerprint}
+    run_identity = _base_identity(parts, fit_identity, test)
     folder = parts.results / "runs" / f"control-{name}-{digest(run_identity)[:SHORT]}"
     return Known(Plan("none", 0, {}), train, test, fit_identity, run_identity, digest(fit_identity), None, folder)
 
@@ -219,8 +218,8 @@ def _name(parts: Parts, *, labelled: bool, inference: bool) -> str:
     words = [parts.captioner.name, parts.strategy.name, *(["labelled"] if labelled else [])]
     if inference:
         words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
-        words += ["blank"] if parts.blank else []
+        words += ["blank"] if parts.settings.blank else []
         words += [parts.decoding.engine] if parts.decoding.engine != "transformers" else []
     if parts.strategy.trains:  # else the seed changes nothing, and cells that differ in it are one run
-        words.append(f"s{parts.seed}")
+        words.append(f"s{parts.settings.seed}")
     return "-".join(words)
