@@ -16,8 +16,9 @@ from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.columns import BEFORE_SCORES, BOARD_COLUMNS, CAPTION_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
-from harness.tables.formulas import Formula, formula, known_columns, lower_is_better
+from harness.tables.formulas import Formula, formula, known_columns, known_mean, lower_is_better
 from harness.tables.labels import Variant, row_name, variants
+from harness.tables.scores import scored
 from harness.tables.values import add_averages, missing_reasons, protocol_values
 
 
@@ -186,12 +187,9 @@ def unranked_row(run: Run, label: Mapping[str, str], key: BoardKey) -> dict[str,
     record = run.protocols.get(key.protocol)
     if record is None:
         return row | {"n": 0}
-    whole = formula(record["columns"], record["protocol"]["averages"])
-    statistics = whole.read([run], key.protocol)
-    present = [p for name, column in whole.columns.items() if "file" in column for p in whole.places[name]]
-    used = stats.complete(statistics[:, present])
-    values = whole(_means(whole.with_averages(statistics[used])[None]))[0]
-    return row | {"n": int(used.sum())} | dict(zip(whole.names, values.tolist(), strict=True))
+    one = scored(run, key.protocol, record)
+    values = one.formula(known_mean(one.formula.with_averages(one.statistics)[None], axis=1))[0]
+    return row | {"n": len(one.statistics)} | dict(zip(one.formula.names, values.tolist(), strict=True))
 
 
 def _table_columns(board: Board, columns: Iterable[str]) -> list[str]:
@@ -221,7 +219,7 @@ def _with_scores(
     present = [p for places in own for p in places if not np.isnan(systems[:, :, places]).all(axis=(1, 2)).any()]
     used = np.logical_and.reduce([stats.complete(values[:, present]) for values in systems])
     statistics = whole.with_averages(systems[:, used])
-    values = whole(_means(statistics))
+    values = whole(known_mean(statistics, axis=1))
     table = board.table.assign(n=int(used.sum()), **dict(zip(whole.names, values.T, strict=True)))
     if not used.any():
         return table, None
@@ -230,7 +228,6 @@ def _with_scores(
         for place, name in enumerate(whole.columns)
         if not np.isnan(values[:, place]).any() and not np.isnan(statistics[:, :, whole.places[name]]).any()
     )
-    order = list(range(len(members)))
     if board.primary in filled.names:
         better = table[board.primary] * (-1 if board.primary in board.lower else 1)
         table["rank"] = better.rank(method="min", ascending=False).astype(int)
@@ -271,13 +268,6 @@ def own_values(made: Formula, members: Sequence[Sequence[Run]], key: BoardKey, u
         mean = sum(tables[1:], start=tables[0]) / len(tables)
         rows.append(add_averages(mean, made.averages).to_numpy(float))
     return np.stack(rows)
-
-
-def _means(statistics: Array) -> Array:
-    """[systems, statistics], over what there is of each."""
-    with np.errstate(invalid="ignore"):
-        means: Array = np.nansum(statistics, axis=1) / (~np.isnan(statistics)).sum(axis=1)
-    return means
 
 
 def _age(run: Run) -> tuple[str, str]:

@@ -37,5 +37,13 @@ ABLATION_COLUMNS = (
     *BOARD_COLUMNS, "model", "strategy", "prompt", "modality", "metric", "by", "group", "n", "base", "value",
     "difference", "change_pct", "ci_low", "ci_high", "p", "p_holm",
 )  # fmt: skip
+BESIDE = {
+    "significance": SIGNIFICANCE_COLUMNS,
+    "agreement": AGREEMENT_COLUMNS,
+    "subgroups": SUBGROUP_COLUMNS,
+    "controls": CONTROL_COLUMNS,
+    "ablation": ABLATION_COLUMNS,
+}
+"""Tables beside the leaderboard, of all boards together."""
 ROW_COLUMNS = ("model", "strategy", "prompt", "modality")  # what names a row of a leaderboard
 SEED = 12345  # of all resampling, as in sacrebleu: the same scores give the same intervals, everywhere

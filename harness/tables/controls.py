@@ -18,7 +18,7 @@ from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.boards import Board, Ranked, row_of, unranked_row
-from harness.tables.columns import CONTROL_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.columns import ROW_COLUMNS, SEED
 from harness.tables.formulas import Formula, formula, known_columns
 from harness.tables.labels import BLANK, Variant, row_name
 
@@ -164,11 +164,11 @@ def controls_table(board: Board, found: Sequence[Opponent], trials: int, permuta
     ranked = board.ranked
     parts = [_compared(ranked, one, trials, permutations) for one in found if ranked and one.rows(ranked)]
     if not parts:
-        return pd.DataFrame(columns=list(CONTROL_COLUMNS))
+        return pd.DataFrame()
     table = pd.concat(parts, ignore_index=True)
     families = table.groupby(["metric", "control"], sort=False)["p"]
     table["p_holm"] = families.transform(lambda p: stats.holm(p.to_numpy(float)))
-    return table.assign(**board.key.cells)[list(CONTROL_COLUMNS)]
+    return table
 
 
 def _compared(ranked: Ranked, one: Opponent, trials: int, permutations: int) -> pd.DataFrame:
