@@ -20,6 +20,7 @@ from harness.tables.boards import Board, Ranked
 from harness.tables.columns import BOARD_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.csv_files import write_csv
 from harness.tables.formulas import Formula
+from harness.tables.values import tidy
 
 NONE = "none"  # the source that gives no label
 
@@ -141,11 +142,10 @@ def _compared(statistics: Array, cases: Sequence[Case], made: Formula, trials: i
         drawn = made(stats.joint(statistics, trials, SEED))
         low, high = stats.interval(drawn[:, 1:] - drawn[:, :1])
     p = stats.permutation_with_first(statistics, permutations, SEED, made)
-    columns = len(made.names)
-    names = {name: np.repeat([case.names[name] for case in cases], columns) for name in ROW_COLUMNS}
-    cells = {"metric": np.tile(made.names, len(cases)), "n": n, "base": np.tile(values[0], len(cases))}
-    cells |= {"value": values[1:].ravel(), "difference": (values[1:] - values[0]).ravel()}
-    return pd.DataFrame({**names, **cells, "ci_low": low.ravel(), "ci_high": high.ravel(), "p": p.ravel()})
+    names = {name: [case.names[name] for case in cases] for name in ROW_COLUMNS}
+    cells = {"base": np.tile(values[0], (len(cases), 1)), "value": values[1:], "difference": values[1:] - values[0]}
+    cells |= {"ci_low": low, "ci_high": high, "p": p}
+    return tidy(names, made.names, cells).assign(n=n)
 
 
 LEVEL = 0.05

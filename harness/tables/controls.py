@@ -21,6 +21,7 @@ from harness.tables.boards import Board, Ranked, row_of, unranked_row
 from harness.tables.columns import ROW_COLUMNS, SEED
 from harness.tables.formulas import Formula, formula, known_columns
 from harness.tables.labels import BLANK, Variant, row_name
+from harness.tables.values import tidy
 
 
 @dataclass(frozen=True)
@@ -173,14 +174,12 @@ def controls_table(board: Board, found: Sequence[Opponent], trials: int, permuta
 
 def _compared(ranked: Ranked, one: Opponent, trials: int, permutations: int) -> pd.DataFrame:
     """One control against its rows, row by row and column by column."""
-    places, names = one.rows(ranked), one.formula.names
+    places = one.rows(ranked)
     statistics = np.concatenate([one.statistics[None], one.against(ranked, places)])  # the control first
     resampled = stats.resampled(statistics, trials, SEED, one.formula)
     low, high = stats.interval(resampled[:, 1:] - resampled[:, :1])
     values = one.formula(statistics.mean(axis=1))
     cells = {"difference": values[1:] - values[0], "ci_low": low, "ci_high": high}
     cells["p"] = stats.permutation_with_first(statistics, permutations, SEED, one.formula)
-    rows = {"row": np.repeat([ranked.rows[place] for place in places], len(names))}
-    flat = {name: cell.ravel() for name, cell in cells.items()}
-    facts = {"metric": np.tile(names, len(places)), **flat}
-    return pd.DataFrame({**rows, **facts}).assign(control=one.control, n=statistics.shape[1])
+    rows = {"row": [ranked.rows[place] for place in places]}
+    return tidy(rows, one.formula.names, cells).assign(control=one.control, n=statistics.shape[1])

@@ -35,7 +35,7 @@ WRITERS: dict[str, Callable[[Board, Path], None]] = {
 def rebuild(results: Path, trials: int, permutations: int) -> list[Board]:
     """Write every table of a results folder; the newest board comes first."""
     cache = Cache(results / "cache")
-    runs = trusted(find_runs(results, cache.files))
+    runs = [trusted(run) for run in find_runs(results, cache.files)]
     write_csv(runs_table(runs), results / "runs.csv")
     write_csv(scores_table(runs, trials), results / "scores.csv")
     refresh(runs, results)

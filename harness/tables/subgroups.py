@@ -12,6 +12,7 @@ from harness.store import JournalRow
 from harness.tables import stats
 from harness.tables.boards import Ranked
 from harness.tables.columns import SEED
+from harness.tables.values import tidy
 
 MANY = 5  # concepts: this many and more are one subgroup
 
@@ -36,20 +37,12 @@ def subgroups_table(ranked: Ranked, trials: int) -> pd.DataFrame:
 def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
     statistics = ranked.statistics[:, mask]
     values = ranked.formula(statistics.mean(axis=1))
-    (rows, columns), n = values.shape, statistics.shape[1]
-    bounds = [np.full((rows, columns), np.nan)] * 2
+    low = high = np.full_like(values, np.nan)
+    n = statistics.shape[1]
     if n > 1:
-        bounds[:] = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
-    return pd.DataFrame(
-        {
-            "row": np.repeat(ranked.rows, columns),
-            "metric": np.tile(ranked.columns, rows),
-            "n": n,
-            "value": values.ravel(),
-            "ci_low": bounds[0].ravel(),
-            "ci_high": bounds[1].ravel(),
-        }
-    )
+        low, high = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
+    cells = {"value": values, "ci_low": low, "ci_high": high}
+    return tidy({"row": ranked.rows}, ranked.columns, cells).assign(n=n)
 
 
 def divisions(facts: Sequence[JournalRow]) -> dict[str, dict[str, Mask]]:

@@ -28,19 +28,17 @@ from harness.contracts import (
     Training,
 )
 from harness.machine import memory, ranks
-from harness.store import csv_text, read_json, write_text
+from harness.store import csv_text, write_text
 from harness.training.loss import caption_loss
 from harness.training.trainer import (
-    COMPLETE,
     Bar,
     CaptionTrainer,
-    Complete,
+    Checkpoints,
     Items,
     Unfreeze,
     arguments,
     check_options,
     collated,
-    last_whole,
 )
 
 
@@ -159,22 +157,20 @@ def _lower(limit: Limit, micro: int, name: str) -> None:
 def _train(job: _Job, micro: int) -> Fitted:
     transformers.set_seed(job.seed)
     model = job.strategy.attach(job.captioner, job.plan)
-    checkpoints = job.folder / "checkpoints"
-    last = ranks.once(lambda: last_whole(checkpoints))
-    complete = Complete(read_json(last / COMPLETE)["seconds"] if last else 0.0)
+    checkpoints = Checkpoints(job.folder / "checkpoints")
     if job.features is not None:
         job.features.prepare(job.queries, job.captioner.name, _example)
     progress = Bar(job.captioner.name)
-    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), complete, progress])
+    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), checkpoints, progress])
     with _quiet(), progress.stack:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
     losses = [row for row in trainer.state.log_history if "loss" in row]
     if ranks.first():
         job.strategy.save(model, job.plan, job.folder / "adapter")
         write_text(job.folder / "losses.csv", _losses_csv(losses))
     limit = job.options.max_caption_tokens
     return Fitted(
-        seconds=complete.seconds(),
+        seconds=checkpoints.seconds(),
         samples=trainer.state.global_step * job.options.batch_size,
         steps=trainer.state.global_step,
         captions_cut=sum(job.captioner.answer(q.sample.caption, limit).cut for q in job.queries),

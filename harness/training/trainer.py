@@ -233,14 +233,15 @@ class Unfreeze(TrainerCallback):
             self.stage = stage
 
 
-class Complete(TrainerCallback):
+class Checkpoints(TrainerCallback):
     """Marks a checkpoint as whole once every process has written its part, and drops older ones.
 
-    before: seconds of interrupted attempts, which each mark counts in.
+    last: the newest whole one, which the fit goes on from; a mark holds the seconds of all attempts up to it.
     """
 
-    def __init__(self, before: float) -> None:
-        self.before, self.start = before, time.perf_counter()
+    def __init__(self, folder: Path) -> None:
+        self.last = ranks.once(lambda: last_whole(folder))
+        self.before, self.start = read_json(self.last / COMPLETE)["seconds"] if self.last else 0.0, time.perf_counter()
 
     def seconds(self) -> float:
         """Seconds of the fit so far."""
