@@ -127,13 +127,9 @@ def grouped(runs: Sequence[Run]) -> dict[BoardKey, list[Run]]:
         where = (run.row["dataset"], run.row["split"], run.row["weights"])
         for protocol in list(run.protocols) or [""]:
             groups.setdefault(BoardKey(*where, protocol, run.manifest["identity"]["data"]), []).append(run)
-    scored = {key: members for key, members in groups.items() if key.protocol}
-    for key, members in groups.items():
-        if not key.protocol:  # a failed run has no scores: it is listed wherever its samples are
-            for other in scored:
-                if replace(other, protocol="") == key:
-                    scored[other] += members
-    return scored
+    # a failed run has no scores: it is listed wherever its samples are
+    unscored = {key: groups.get(replace(key, protocol=""), []) for key in groups}
+    return {key: members + unscored[key] for key, members in groups.items() if key.protocol}
 
 
 def build(key: BoardKey, runs: Sequence[Run], trials: int) -> Board:
@@ -158,8 +154,7 @@ def build(key: BoardKey, runs: Sequence[Run], trials: int) -> Board:
         # Seeds that rows have in different numbers are repeated in turn, so that all rows, controls too, have as many.
         whole = formula(columns, protocol["averages"], math.lcm(*(len(found) for _, found in complete)))
         table, ranked = _with_scores(board, [found for _, found in own], whole, trials)
-    ready = {one.key for one, _ in own}
-    left = [one for one in every if not one.control and one.key not in ready]
+    left = [one for one in every if not one.control and not one.complete(key.protocol)]
     others = [unranked_row(run, one.label, key) for one in left for run in one.runs]
     listed = [part for part in (table, pd.DataFrame(others)) if not part.empty]
     table = pd.concat(listed, ignore_index=True) if listed else pd.DataFrame()  # none but controls

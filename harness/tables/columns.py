@@ -1,7 +1,5 @@
 """From the files of the runs to tidy tables. The only file that knows column names; every step is table -> table."""
 
-from __future__ import annotations
-
 RUN_COLUMNS = (
     "run_id", "fit_id", "dataset", "split", "n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct",
     "model", "class", "weights", "strategy", "prompt", "modality", "seed", "params_total", "params_trained",

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers.trainer_callback import PrinterCallback
 
 from harness.batches.features import Features
 from harness.batches.lengths import lengths
@@ -29,17 +28,7 @@ from harness.contracts import (
 )
 from harness.machine import memory, ranks
 from harness.store import csv_text, write_text
-from harness.training.loss import caption_loss
-from harness.training.trainer import (
-    Bar,
-    CaptionTrainer,
-    Checkpoints,
-    Items,
-    Unfreeze,
-    arguments,
-    check_options,
-    collated,
-)
+from harness.training.trainer import Bar, CaptionTrainer, Checkpoints, arguments, check_options
 
 
 @dataclass(frozen=True)
@@ -161,7 +150,9 @@ def _train(job: _Job, micro: int) -> Fitted:
     if job.features is not None:
         job.features.prepare(job.queries, job.captioner.name, _example)
     progress = Bar(job.captioner.name)
-    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), checkpoints, progress])
+    trainer = _trainer(job, model, micro)
+    trainer.add_callback(checkpoints)
+    trainer.add_callback(progress)
     with _quiet(), progress.stack:
         trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
     losses = [row for row in trainer.state.log_history if "loss" in row]
@@ -180,27 +171,18 @@ def _train(job: _Job, micro: int) -> Fitted:
     )
 
 
-def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]) -> CaptionTrainer:
+def _trainer(job: _Job, model: torch.nn.Module, micro: int) -> CaptionTrainer:
     def collate(queries: Sequence[Query]) -> dict[str, torch.Tensor]:
         known = job.features.examples(queries) if job.features is not None else None
         return job.captioner.collate(known or examples(queries), job.options.max_caption_tokens)
 
     rate, device = job.strategy.learning_rate, next(model.parameters()).device
-    trainer = CaptionTrainer(
-        model=model,
-        args=arguments(job.options, micro, rate, job.seed, job.folder / "checkpoints", device),
-        train_dataset=Items(job.queries),
-        data_collator=partial(collated, collate=collate),
-        compute_loss_func=caption_loss,
-        callbacks=callbacks,
-    )
-    trainer.write = partial(job.strategy.save, plan=job.plan)
-    trainer.read = partial(job.strategy.load, plan=job.plan)
+    args = arguments(job.options, micro, rate, job.seed, job.folder / "checkpoints", device)
+    trainer = CaptionTrainer(model, args, job.queries, collate, job.strategy, job.plan)
     if isinstance(job.captioner, TowerCached):
         trainer.using_features = job.captioner.using_features
     if trainer.args.gradient_accumulation_steps > 1:
         trainer.lengths = ranks.once(lambda: lengths(job.captioner, job.queries, answers=True))
-    trainer.remove_callback(PrinterCallback)
     torch.manual_seed(job.seed + ranks.rank())  # else all processes drop the same places
     return trainer
 
