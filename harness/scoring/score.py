@@ -178,7 +178,7 @@ def _score_metric(job: Job, metric: Metric) -> list[dict[str, Any]]:
     todo = [place for place, file in enumerate(files) if not _kept(runs[place], file)]
     for references, places in _by_corpus(runs, metric, todo).items():
         wanted = {row.key: row.pair for place in places for row in compared[place] if row.pair is not None}
-        scores = _scores(metric, wanted, list(references), job.device, job.cache)
+        scores = _scores(job, metric, wanted, list(references))
         for place in places:
             found = [row.score or scores[row.key] for row in compared[place]]
             write_text(files[place], _score_csv(metric, runs[place].rows, found))
@@ -233,11 +233,9 @@ def _by_corpus(runs: Sequence[Run], metric: Metric, places: Sequence[int]) -> di
     return groups
 
 
-def _scores(
-    metric: Metric, pairs: Mapping[str, Pair], references: Sequence[str], device: str, cache: Cache
-) -> dict[str, Score]:
+def _scores(job: Job, metric: Metric, pairs: Mapping[str, Pair], references: Sequence[str]) -> dict[str, Score]:
     """Scores by key, from the cache or from the metric. Failures are not kept: the next time may be better."""
-    found = {key: Score(json.loads(value)) for key, value in cache.scores.read(list(pairs)).items()}
+    found = {key: Score(json.loads(value)) for key, value in job.cache.scores.read(list(pairs)).items()}
     # Pairs with one reference, or of like length, stand together: less padding, and a reference is read once.
     rest = sorted(
         pairs.keys() - found.keys(),
@@ -245,13 +243,13 @@ def _scores(
     )
     if rest:
         metric = copy(metric)  # its weights end with it: those of two metrics need not fit into memory together
-        metric.load(device, cache.features)
+        metric.load(job.device, job.cache.features)
     with bar(f"score {metric.name}", len(pairs), len(found)) as advance:
         for start in range(0, len(rest), CHUNK):
             part = rest[start : start + CHUNK]
             new = dict(zip(part, metric.score([pairs[key] for key in part], references), strict=True))
             good = {key: json.dumps(dict(made.values)).encode() for key, made in new.items() if made.values}
-            cache.scores.write(good)
+            job.cache.scores.write(good)
             found |= new
             advance(len(part))
     del metric
