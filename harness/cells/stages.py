@@ -22,7 +22,7 @@ from harness.inference.generate import generate
 from harness.machine import memory, provenance, ranks
 from harness.machine.bfloat16 import emulation_for
 from harness.store import Damaged, Journal, file_digest, locked, read_manifest, same_identity, write_text
-from harness.training.fit import fit, rows_per_process
+from harness.training.fit import Fit, rows_per_process
 from harness.training.trainer import check_options
 
 
@@ -86,7 +86,7 @@ def _fit(parts: Parts, known: Known, train: Split, folder: Path) -> Mapping[str,
     asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": options.max_caption_tokens}
     limit, features = _limit(parts, known, asked), _features(parts, known)
     with emulation_for(parts.captioner.model):
-        done = fit(parts.captioner, parts.strategy, known.plan, queries, options, seed, folder, limit, features)
+        done = Fit(parts.captioner, parts.strategy, known.plan, queries, options, seed, folder, limit, features).run()
     return write_fit(parts, known, done, train, meter, started, folder)
 
 
