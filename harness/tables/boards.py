@@ -228,9 +228,7 @@ def _with_scores(
         table["rank"] = better.rank(method="min", ascending=False).astype(int)
     table = table.sort_values([name for name in ("rank", *ROW_COLUMNS) if name in table], kind="stable")
     order = list(table.index)
-    kept = [place for name in filled.columns for place in whole.places[name]]
-    kept += [whole.linear[name] for name in filled.averages if name in filled.linear]
-    statistics = statistics[order][:, :, kept]
+    statistics = statistics[order][:, :, filled.among(whole)]
     ranked = Ranked(
         rows=tuple(map(row_name, table[list(ROW_COLUMNS)].itertuples(index=False))),
         formula=filled,

@@ -55,9 +55,7 @@ class Opponent:
 
     def against(self, ranked: Ranked, places: Sequence[int]) -> Array:
         """Statistics of some ranked rows over its samples, as its own are: [rows, n, all]."""
-        columns = [place for name in self.formula.columns for place in ranked.formula.places[name]]
-        columns += [ranked.formula.linear[name] for name in self.formula.averages if name in self.formula.linear]
-        found: Array = ranked.statistics[list(places)][:, self.used][:, :, columns]
+        found: Array = ranked.statistics[list(places)][:, self.used][:, :, self.formula.among(ranked.formula)]
         return found
 
 

@@ -118,6 +118,11 @@ class Formula:
                 blocks.append(sum(whole[1:], start=whole[0]) / len(whole))
         return np.column_stack(blocks)
 
+    def among(self, whole: Formula) -> list[int]:
+        """Places of its statistics among those of a formula that it is a part of."""
+        places = [place for name in self.columns for place in whole.places[name]]
+        return places + [whole.linear[name] for name in self.averages if name in self.linear]
+
     def only(self, names: Iterable[str]) -> Formula:
         """The formula of some of the columns, with the averages that these make."""
         return formula({name: self.columns[name] for name in names}, self.averages, self.seeds)

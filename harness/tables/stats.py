@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
 from harness.contracts import RequestError
+from harness.store.scores import Array
 from harness.tables.formulas import Formula
 
-Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 CHUNK = 2_000_000  # draws held in memory at once (16 MB)
