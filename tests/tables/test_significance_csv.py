@@ -191,7 +191,7 @@ def test_subgroups_by_hand():
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
     for run in find_runs(results):
-        rows = [{key: value for key, value in row.to_json().items() if key != "concepts"} for row in run.rows]
+        rows = [{key: value for key, value in vars(row).items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
         Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
     rebuild(results, 50, 100)
