@@ -202,7 +202,7 @@ def fitted(folder, rows=None, limit=None, **changes):
     made.captioner.load("cpu")
     plan = made.strategy.plan(made.captioner)
     training = type(made.training)(**{**made.training.__dict__, **changes})
-    done = Fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, folder, limit).run()
+    done = Fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, folder, limit or Limit()).run()
     return done, pd.read_csv(folder / "losses.csv")
 
 
