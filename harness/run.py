@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parse("run", argv, multirun=True, cfg=True, dry_run=True)
     cells = config.cells("run", arguments.overrides, multirun=arguments.multirun, config_dir=arguments.config_dir)
     if arguments.cfg:
-        console.print(config.to_yaml(cells[0].config), markup=False)
+        console.print(config.to_yaml(cells[0].config))
         return 0
     launcher = prepare(cells, sweep=arguments.multirun or len(cells) > 1)
     results = Path(_same(cells, "results"))

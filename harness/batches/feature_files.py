@@ -101,4 +101,4 @@ class FeatureFiles:
         aside = path.with_suffix(".damaged-1")  # one of a kind is enough; `capbench clean` knows the name
         with suppress(FileNotFoundError):  # another process was quicker
             path.replace(aside)
-        errors.print(f"{path}: damaged; moved to {aside.name}, what it held is computed again", markup=False)
+        errors.print(f"{path}: damaged; moved to {aside.name}, what it held is computed again")

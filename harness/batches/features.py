@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -47,12 +46,6 @@ def _in_tower(captioner: Captioner, tower: str, name: str) -> bool:
     return name in ("", tower) or tower.startswith(f"{name}.") or captioner.region(name) == "vision"
 
 
-@dataclass(frozen=True)
-class _Keys:
-    picture: str
-    question: str
-
-
 class Features:
     """The rows of one captioner without its vision tower.
 
@@ -63,23 +56,23 @@ class Features:
     def __init__(self, captioner: TowerCached, files: FeatureFiles, about: Mapping[str, Any]) -> None:
         self.captioner, self.files = captioner, files
         self.about = digest([VERSION, dict(about)])
-        self._keys: dict[tuple[int, str], tuple[Sample, _Keys]] = {}
+        self._keys: dict[tuple[int, str], tuple[Sample, str, str]] = {}
 
     def known(self, query: Query) -> Seen | None:
         """The row of a query, None when the picture or the question is new."""
-        keys = self._of(query)
-        ids = self.files.read(keys.question)
-        tensors = self.files.read(keys.picture) if ids else None
+        picture, question = self._of(query)
+        ids = self.files.read(question)
+        tensors = self.files.read(picture) if ids else None
         return Seen(ids[IDS].tolist(), tensors) if ids and tensors else None
 
     def encode(self, query: Query, example: Example) -> Example:
         """The example with its row; what is new is kept as far as there is room."""
-        keys, processed = self._of(query), self.captioner.preprocess(example)
-        tensors = self.files.read(keys.picture)
+        picture, question = self._of(query)
+        processed, tensors = self.captioner.preprocess(example), self.files.read(picture)
         seen = Seen(processed.ids, tensors) if tensors else self.captioner.encode_images(processed)
         # the question last: where it is, all is
-        if tensors or self.files.write(keys.picture, seen.tensors):
-            self.files.write(keys.question, {IDS: torch.tensor(seen.ids, dtype=torch.int32)})
+        if tensors or self.files.write(picture, seen.tensors):
+            self.files.write(question, {IDS: torch.tensor(seen.ids, dtype=torch.int32)})
         return Example((), example.prompt, example.caption, seen)
 
     def examples(self, queries: Sequence[Query]) -> list[Example] | None:
@@ -105,20 +98,19 @@ class Features:
                 advance(1)
                 if self.files.full:
                     errors.print(
-                        f"{self.files.folder}: full; what is left is seen in each epoch (features_gb=N makes room)",
-                        markup=False,
+                        f"{self.files.folder}: full; the rest is seen in each epoch (features_gb=N makes room)"
                     )
                     break
         ranks.gather(None)
 
     def _there(self, query: Query) -> bool:
-        keys = self._of(query)
-        return self.files.has(keys.question) and self.files.has(keys.picture)
+        return all(map(self.files.has, self._of(query)))
 
-    def _of(self, query: Query) -> _Keys:
+    def _of(self, query: Query) -> tuple[str, str]:
+        """The keys of its pictures and of its question."""
         sample = query.sample
         name = (id(sample), query.prompt)  # the sample is kept with its keys, so that no other one gets its id
         if name not in self._keys:  # hashed once, and in this process: data workers get the keys with all else
             picture = digest([self.about, [image.digest() for image in sample.images]])
-            self._keys[name] = (sample, _Keys(picture, digest([picture, query.prompt])))
-        return self._keys[name][1]
+            self._keys[name] = (sample, picture, digest([picture, query.prompt]))
+        return self._keys[name][1:]

@@ -16,7 +16,9 @@ LETTERS = 4  # of a token, about
 def lengths(captioner: Captioner, queries: Sequence[Query], *, answers: bool) -> list[int]:
     """Places of the pictures, by their sizes (where the captioner measures them), of the question and the answer."""
     places = cache(captioner.places) if isinstance(captioner, Measured) else None
-    return [_pictures(query, places) + _words(query, answers=answers) for query in queries]
+    texts = ((query.prompt, query.sample.caption if answers else "") for query in queries)
+    words = [(len(question) + len(answer)) // LETTERS for question, answer in texts]
+    return [count + _pictures(query, places) for count, query in zip(words, queries, strict=True)]
 
 
 def longest_first(captioner: Captioner, queries: Sequence[Query]) -> list[Query]:
@@ -30,10 +32,6 @@ def _pictures(query: Query, places: Callable[[tuple[int, int]], int] | None) -> 
         return 0
     sizes = [_size(image) for image in query.sample.images]
     return sum(places(size) for size in sizes if size)
-
-
-def _words(query: Query, *, answers: bool) -> int:
-    return (len(query.prompt) + (len(query.sample.caption) if answers else 0)) // LETTERS
 
 
 def _size(source: ImageSource) -> tuple[int, int] | None:

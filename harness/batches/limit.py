@@ -44,7 +44,7 @@ class Limit:
     def keep(self) -> None:
         """Say so, and write it down for later runs."""
         where = f" (remembered in {self.path}: delete it to try more again)" if self.path else ""
-        errors.print(f"out of memory: from now on {self.rows} rows at once{where}", markup=False)
+        errors.print(f"out of memory: from now on {self.rows} rows at once{where}")
         if self.path and self.rows:
             note = "the most rows that fitted into memory at once; delete this file to try more again"
             write_json(self.path, {"rows": self.rows, "note": note, "about": self.about})

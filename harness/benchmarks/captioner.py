@@ -25,7 +25,7 @@ from harness.inference.generate import generate
 from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.store import Journal
-from harness.training.fit import Fitted, examples, fit
+from harness.training.fit import Fit, Fitted, examples
 
 FROZEN = ("lora=targeted", "lora.sites=[qkv,mlp,connector]")  # leaves the tower as it is
 QUESTION = "Describe this medical image."
@@ -64,7 +64,7 @@ class Bench:
         options = config.build(self.cell, "train")
         plan = self.strategy.plan(self.captioner)
         folder = self.folder / name
-        return fit(self.captioner, self.strategy, plan, self.train, options, 0, folder, None, features)
+        return Fit(self.captioner, self.strategy, plan, self.train, options, 0, folder, features=features).run()
 
     def captions(self, name: str, features: Features | None) -> float:
         """Captions per second."""

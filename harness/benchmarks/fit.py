@@ -27,7 +27,8 @@ import transformers
 from harness import config
 from harness.benchmarks._real import Comparison, features, operations, queries, stock
 from harness.contracts import Example, Query, Training
-from harness.training.fit import examples, fit
+from harness.training.fit import Fit as OneFit
+from harness.training.fit import examples
 
 LORA = ("lora=targeted", "lora.sites=[qkv,mlp]", "lora.dropout=0.0")
 SIDES = ("trl", "pictures", "features made", "features kept")
@@ -93,7 +94,7 @@ def ours(cell: config.Cell, asked: Sequence[Query], folder: Path, device: str, s
     captioner.load(device)
     place = folder / side.replace(" ", "-")
     kept = features(captioner, folder) if side != "pictures" else None
-    done = fit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, None, kept)
+    done = OneFit(captioner, strategy, strategy.plan(captioner), asked, training, 0, place, features=kept).run()
     return done.seconds, pd.read_csv(place / "losses.csv")["loss"].to_list()
 
 

@@ -49,10 +49,10 @@ def show_plan(cells: Sequence[config.Cell], results: Path) -> int:
     console.print(table)
     rest = f", {unknown} more of unknown length" if unknown else ""
     for reason in reasons:
-        console.print(reason, markup=False)
+        console.print(reason)
     wrong = f", {states['cannot run']} cannot run" if states["cannot run"] else ""
     words = f"{len(cells)} cells, {states['refused']} refused{wrong}; about {_time(total)} of work{rest}"
-    console.print(f"{words}; nothing was run", markup=False)
+    console.print(f"{words}; nothing was run")
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from harness.contracts import (
     Sample,
     Split,
 )
-from harness.store import SCHEMA, SHORT, digest
+from harness.store import SCHEMA, SHORT, digest, through_json
 
 LATER = {("optimiser", "adamw"), ("engine", "transformers")}
 """Options that came later, with the value that fits and runs had before: they keep the names they had."""
@@ -55,9 +54,9 @@ class Known:
 
 def identify(parts: Parts) -> Known:
     """Read data and checkpoint as far as the identities need it. Raises Refused, RequestError."""
-    test = parts.dataset.load(parts.split)
+    test = parts.dataset.load(parts.settings.split)
     if not test.samples:
-        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.split}' has no usable sample")
+        raise RequestError(f"dataset={parts.dataset.name}: split '{parts.settings.split}' has no usable sample")
     if parts.control.replaces_captioner:
         return _identify_control(parts, test)
     train = parts.dataset.load("train") if parts.strategy.trains else None
@@ -85,11 +84,11 @@ def titles(parts: Parts, *, labelled: bool = False) -> dict[str, str]:
     engine = parts.decoding.engine
     return {
         "model": parts.captioner.name + ("" if engine == "transformers" else f"[{engine}]"),
-        "class": "control" if parts.blank else parts.captioner.kind,
+        "class": "control" if parts.settings.blank else parts.captioner.kind,
         "strategy": parts.strategy.name,
         "prompt": parts.prompt.name,
         "modality": f"{parts.modality.name}[training]" if labelled else parts.modality.name,
-        "control": "blank" if parts.blank else "",
+        "control": "blank" if parts.settings.blank else "",
     }
 
 
@@ -118,9 +117,9 @@ def _fit_identity(parts: Parts, plan: Plan, train: Split | None) -> dict[str, An
             "data": train.fingerprint,
             "prompt": _training_prompts(parts, train, parts.taught_labels),
             "train": _as_before(parts.identities["train"]),
-            "seed": parts.seed,
+            "seed": parts.settings.seed,
         }
-    return _plain(identity)
+    return through_json(identity)
 
 
 def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,42 +129,41 @@ def _as_before(values: Mapping[str, Any]) -> dict[str, Any]:
 def _without_labels(parts: Parts, fit_identity: dict[str, Any], train: Split | None) -> dict[str, Any]:
     if train is None or parts.taught_labels is None:
         return fit_identity
-    return _plain(fit_identity | {"prompt": _training_prompts(parts, train, None)})
+    return through_json(fit_identity | {"prompt": _training_prompts(parts, train, None)})
+
+
+def _base_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
+    """What a run is known by, whoever speaks in it."""
+    fit, split = digest(fit_identity), parts.settings.split
+    return {"schema": SCHEMA, "fit": fit, "split": split, "data": test.fingerprint}
 
 
 def _run_identity(parts: Parts, fit_identity: Mapping[str, Any], test: Split) -> dict[str, Any]:
-    identity = {
-        "schema": SCHEMA,
-        "fit": digest(fit_identity),
-        "split": parts.split,
-        "data": test.fingerprint,
-        "prompt": _inference_prompt(parts),
-        "generate": _as_before(parts.identities["generate"]),
-    }
-    questions = _other_questions(parts, test)
-    return _plain(identity | questions | ({"blank": True} if parts.blank else {}))
+    asked = {"prompt": _inference_prompt(parts), "generate": _as_before(parts.identities["generate"])}
+    blank = {"blank": True} if parts.settings.blank else {}
+    return through_json(_base_identity(parts, fit_identity, test) | asked | _other_questions(parts, test) | blank)
 
 
 def _identify_control(parts: Parts, test: Split) -> Known:
     """A control is known by its values and what it looks at: no captioner, prompt, decoding or seed plays a part."""
     name = parts.control.name
-    if parts.blank:
+    if parts.settings.blank:
         raise Refused(f"control={name} blank=true: refused, a grey picture is for a captioner; use one of the two")
     train = parts.dataset.load("train")
     if not train.samples:
         raise RequestError(f"control={name}: expected training captions, the split 'train' has no usable sample")
-    fit_identity = {
-        "schema": SCHEMA,
-        "control": dict(parts.identities["control"]),
-        "checkpoint": parts.control.digest(),
-        "data": train.fingerprint,
-        "weights": parts.weights,  # whose table it stands in: one run for each
-    }
-    run_identity = {"schema": SCHEMA, "fit": digest(fit_identity), "split": parts.split, "data": test.fingerprint}
-    folder = parts.results / "runs" / f"control-{name}-{digest(run_identity)[:SHORT]}"
-    return Known(
-        Plan("none", 0, {}), train, test, _plain(fit_identity), _plain(run_identity), digest(fit_identity), None, folder
+    fit_identity = through_json(
+        {
+            "schema": SCHEMA,
+            "control": dict(parts.identities["control"]),
+            "checkpoint": parts.control.digest(),
+            "data": train.fingerprint,
+            "weights": parts.weights,  # whose table it stands in: one run for each
+        }
     )
+    run_identity = _base_identity(parts, fit_identity, test)
+    folder = parts.results / "runs" / f"control-{name}-{digest(run_identity)[:SHORT]}"
+    return Known(Plan("none", 0, {}), train, test, fit_identity, run_identity, digest(fit_identity), None, folder)
 
 
 def _training_prompts(parts: Parts, train: Split, labels: ModalitySource | None) -> Any:
@@ -216,19 +214,12 @@ def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
     return {"questions": digest([query.prompt for query in queries_of(parts, test, parts.modality)])}
 
 
-def _plain(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The same value as it comes back from JSON, so that a stored identity compares equal."""
-    value = json.loads(json.dumps(identity))
-    assert isinstance(value, dict)
-    return value
-
-
 def _name(parts: Parts, *, labelled: bool, inference: bool) -> str:
     words = [parts.captioner.name, parts.strategy.name, *(["labelled"] if labelled else [])]
     if inference:
         words += [parts.prompt.name, *([parts.modality.name] if parts.modality.name != "none" else [])]
-        words += ["blank"] if parts.blank else []
+        words += ["blank"] if parts.settings.blank else []
         words += [parts.decoding.engine] if parts.decoding.engine != "transformers" else []
     if parts.strategy.trains:  # else the seed changes nothing, and cells that differ in it are one run
-        words.append(f"s{parts.seed}")
+        words.append(f"s{parts.settings.seed}")
     return "-".join(words)

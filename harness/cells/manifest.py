@@ -31,15 +31,10 @@ def write_run(
         **_labels(parts, known),
         **_counts(rows, known.test),
         **_costs(fitted, rows, meter),
-        "device": provenance.device_name(parts.device),
-        "started_at": started,
-        "finished_at": provenance.now(),
+        **_place_and_time(parts, started),
     }
     manifest = {
-        "schema": SCHEMA,
-        "kind": "run",
-        "status": status,
-        "identity": known.run_identity,
+        **_head("run", status, known.run_identity),
         "unlabelled_fit": known.unlabelled_fit,
         "row": row,
         "rejected": [asdict(r) for r in known.test.rejected],
@@ -58,15 +53,7 @@ def write_failed_run(parts: Parts, known: Known, reason: str) -> None:
 
 def record_failure(folder: Path, identity: Mapping[str, Any], row: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write down a cell that ended with an error: it becomes a row of runs.csv, not only a line that scrolled away."""
-    manifest = {
-        "schema": SCHEMA,
-        "kind": "run",
-        "status": "failed",
-        "identity": dict(identity),
-        "row": dict(row),
-        **facts,
-    }
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", {**_head("run", "failed", identity), "row": dict(row), **facts})
 
 
 def brief(error: BaseException) -> str:
@@ -84,25 +71,30 @@ def write_fit(
         "n_train": len(train.samples),
         "n_rejected": len(train.rejected),
         "peak_memory_bytes": meter.peak_bytes(),
-        "device": provenance.device_name(parts.device),
-        "started_at": started,
-        "finished_at": provenance.now(),
-    }
-    manifest = {
-        "schema": SCHEMA,
-        "kind": "fit",
-        "status": "ok",
-        "identity": known.fit_identity,
-        "row": row,
-        "rejected": [asdict(r) for r in train.rejected],
+        **_place_and_time(parts, started),
     }
     if ranks.first():
-        files = {f"adapter/{p.name}": file_digest(p) for p in sorted((folder / "adapter").iterdir())}
-        write_json(folder / "manifest.json", {**manifest, "files": files, **_provenance(parts, known, {})})
+        manifest = {
+            **_head("fit", "ok", known.fit_identity),
+            "row": row,
+            "rejected": [asdict(r) for r in train.rejected],
+            "files": {f"adapter/{p.name}": file_digest(p) for p in sorted((folder / "adapter").iterdir())},
+            **_provenance(parts, known, {}),
+        }
+        write_json(folder / "manifest.json", manifest)
     return row
 
 
 # ---------------------------------------------------------------- what stands in them
+
+
+def _head(kind: str, status: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {"schema": SCHEMA, "kind": kind, "status": status, "identity": dict(identity)}
+
+
+def _place_and_time(parts: Parts, started: str) -> dict[str, str]:
+    device = provenance.device_name(parts.device)
+    return {"device": device, "started_at": started, "finished_at": provenance.now()}
 
 
 def _labels(parts: Parts, known: Known) -> dict[str, Any]:
@@ -110,10 +102,10 @@ def _labels(parts: Parts, known: Known) -> dict[str, Any]:
         "run_id": known.run_id,
         "fit_id": digest(known.fit_identity)[:SHORT],
         "dataset": parts.dataset.name,
-        "split": parts.split,
+        "split": parts.settings.split,
         "weights": parts.weights,
         **titles(parts, labelled=known.labelled),
-        "seed": None if parts.control.replaces_captioner else parts.seed,
+        "seed": None if parts.control.replaces_captioner else parts.settings.seed,
         "params_total": known.plan.params_total,
         "params_trained": known.plan.params_trained,
         "params_trained_pct": known.plan.params_trained_pct,
@@ -146,7 +138,7 @@ def _costs(fitted: Mapping[str, Any], rows: Sequence[JournalRow], meter: provena
 
 def _seeing(parts: Parts, known: Known) -> dict[str, str]:
     """Of a run on grey pictures, the variant that sees."""
-    if not parts.blank:
+    if not parts.settings.blank:
         return {}
     seeing = {key: value for key, value in known.run_identity.items() if key != "blank"}
     return {"seeing": _variant(known.fit_identity, seeing)}
@@ -155,13 +147,13 @@ def _seeing(parts: Parts, known: Known) -> dict[str, str]:
 def _provenance(parts: Parts, known: Known, run_identity: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "variant": _variant(known.fit_identity, run_identity),
-        "config_hash": digest([parts.identities, parts.seed, parts.split])[:SHORT],
+        "config_hash": digest([parts.identities, parts.settings.seed, parts.settings.split])[:SHORT],
         "plan": asdict(known.plan),
         "config": dict(parts.config),
         "command": provenance.command(),
         "code_version": provenance.code_version(),
         "environment": provenance.environment(),
-        "seeds": {"fit": parts.seed},
+        "seeds": {"fit": parts.settings.seed},
         "device": parts.device,
         "processes": ranks.world(),
     }

@@ -62,6 +62,7 @@ class Once:
 class Parts:
     """The built plug-ins and options of one cell. `identities` holds, per group, the values that enter the hashes."""
 
+    settings: Settings
     dataset: Dataset
     captioner: Captioner
     strategy: Strategy
@@ -70,32 +71,26 @@ class Parts:
     training: Training
     decoding: Decoding
     control: Control
-    blank: bool
     identities: Mapping[str, Mapping[str, Any]]
-    split: str
-    seed: int
     weights: str
     device: str
     results: Path
     config: Mapping[str, Any]
     config_yaml: str
-    labels_in_training: bool = False
-    features: Mode = "auto"
-    features_gb: float = 20.0
 
     @property
     def taught_labels(self) -> ModalitySource | None:
         """Whose labels the training questions carry. None, as usual: a label joins at inference, over any adapter."""
-        return self.modality if self.labels_in_training else None
+        return self.modality if self.settings.labels_in_training else None
 
 
 def build_parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
     """Build the plug-ins of a cell. Raises RequestError."""
-    settings = config.settings(one, Settings)
+    settings: Settings = config.settings(one, Settings)
     built = {group: config.build(one, group) for group in GROUPS}
-    key = digest(one.config["dataset"])
     return Parts(
-        dataset=datasets.setdefault(key, Once(built["dataset"])),
+        settings=settings,
+        dataset=datasets.setdefault(digest(one.config["dataset"]), Once(built["dataset"])),
         captioner=built["model"],
         strategy=built["lora"],
         prompt=built["prompt"],
@@ -103,25 +98,17 @@ def build_parts(one: config.Cell, datasets: dict[str, Once]) -> Parts:
         training=built["train"],
         decoding=built["generate"],
         control=built["control"],
-        blank=settings.blank,
         identities={group: config.identity_values(one.config[group]) for group in GROUPS},
-        split=settings.split,
-        seed=settings.seed,
         weights=str(one.config["weights"]["name"]),
         device=pick_device(settings.device, settings.threads),
         results=Path(settings.results),
         config=one.config,
         config_yaml=config.to_yaml(one.config),
-        labels_in_training=settings.labels_in_training,
-        features=settings.features,
-        features_gb=settings.features_gb,
     )
 
 
 def _report_rejected(name: str, split: Split) -> None:
     for rejected in split.rejected[:5]:
-        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}", markup=False)
+        errors.print(f"{name} {split.name}: {rejected.id} rejected: {rejected.reason}")
     if len(split.rejected) > 5:
-        errors.print(
-            f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest", markup=False
-        )
+        errors.print(f"{name} {split.name}: {len(split.rejected) - 5} more rejected rows, all in the manifest")

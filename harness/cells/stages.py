@@ -22,7 +22,7 @@ from harness.inference.generate import generate
 from harness.machine import memory, provenance, ranks
 from harness.machine.bfloat16 import emulation_for
 from harness.store import Damaged, Journal, file_digest, locked, read_manifest, same_identity, write_text
-from harness.training.fit import fit, rows_per_process
+from harness.training.fit import Fit, rows_per_process
 from harness.training.trainer import check_options
 
 
@@ -33,7 +33,7 @@ def check(parts: Parts, known: Known) -> None:
     if known.fit_folder is not None and not (known.fit_folder / "manifest.json").exists():
         rows_per_process(parts.training)
         check_options(parts.training, parts.device)
-    allowed(parts.captioner, known.plan, parts.features)
+    allowed(parts.captioner, known.plan, parts.settings.features)
     vllm.check(parts.captioner, parts.decoding, parts.device)
 
 
@@ -44,7 +44,7 @@ def ask(parts: Parts, test: Split) -> Sequence[Query]:
     queries = queries_of(parts, test, parts.modality)
     if parts.captioner.prompted:
         refuse_leaks(queries, parts.prompt.name)  # before a fit whose captions could not be used
-    return blanked(queries) if parts.blank else queries
+    return blanked(queries) if parts.settings.blank else queries
 
 
 # ---------------------------------------------------------------- the fit
@@ -82,12 +82,11 @@ def _fit(parts: Parts, known: Known, train: Split, folder: Path) -> Mapping[str,
         write_text(folder / "config.yaml", parts.config_yaml)
     started, meter = provenance.now(), provenance.Meter(parts.device)
     queries = queries_of(parts, train, parts.taught_labels)
-    asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": parts.training.max_caption_tokens}
+    options, seed = parts.training, parts.settings.seed
+    asked = {"lora": dict(parts.identities["lora"]), "max_caption_tokens": options.max_caption_tokens}
     limit, features = _limit(parts, known, asked), _features(parts, known)
     with emulation_for(parts.captioner.model):
-        done = fit(
-            parts.captioner, parts.strategy, known.plan, queries, parts.training, parts.seed, folder, limit, features
-        )
+        done = Fit(parts.captioner, parts.strategy, known.plan, queries, options, seed, folder, limit, features).run()
     return write_fit(parts, known, done, train, meter, started, folder)
 
 
@@ -142,7 +141,8 @@ def _limit(parts: Parts, known: Known, asked: Mapping[str, Any]) -> Limit:
 
 def _features(parts: Parts, known: Known) -> Features | None:
     """What the vision tower has made of pictures before, where the strategy leaves it as it is."""
-    if not allowed(parts.captioner, known.plan, parts.features) or not isinstance(parts.captioner, TowerCached):
+    captioner, settings = parts.captioner, parts.settings
+    if not allowed(captioner, known.plan, settings.features) or not isinstance(captioner, TowerCached):
         return None
     packages = provenance.environment()["packages"]
     about = {
@@ -150,8 +150,8 @@ def _features(parts: Parts, known: Known) -> Features | None:
         "device": parts.device.partition(":")[0],
         "packages": {name: packages[name] for name in LIBRARIES},
     }
-    files = FeatureFiles(parts.results / "cache" / "features", parts.features_gb * 2**30)
-    return Features(parts.captioner, files, about)
+    files = FeatureFiles(parts.results / "cache" / "features", settings.features_gb * 2**30)
+    return Features(captioner, files, about)
 
 
 def _captioner(known: Known) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from harness import config
 from harness.cells.parts import Once, Settings, build_parts
-from harness.cells.worker import Ended, attempt, died, ended_file, log, read_end, task, work
+from harness.cells.worker import Ended, attempt, died, ended_file, log, read_end, work
 from harness.contracts import Launcher, RequestError, Sweep
 from harness.machine import ranks
 from harness.machine.devices import pick_device
@@ -42,13 +43,13 @@ def summary(cells: Sequence[config.Cell], ended: Sequence[Ended]) -> int:
     """Print what failed; 1 when anything did."""
     bad = [(one, end) for one, end in zip(cells, ended, strict=True) if end.status not in ("ok", "refused")]
     for one, end in bad:
-        errors.print(f"capbench: {one.label}: {end}", markup=False)
+        errors.print(f"capbench: {one.label}: {end}")
     return 1 if bad else 0
 
 
 def _alone(one: config.Cell, datasets: dict[str, Once]) -> Ended:
     """A single cell has the command's process, its progress bars and its exit code for a wrong request."""
-    ended = attempt(one, datasets, task(one)["id"], raises=True)
+    ended = attempt(one, datasets, raises=True)
     if ended.status == "failed":
         console.quiet = errors.quiet = not ranks.speaker()  # of several processes one says what happened
     _say(1, 1, one, ended)
@@ -60,17 +61,16 @@ def _sweep(cells: Sequence[config.Cell], launcher: Launcher, results: Path) -> l
     settings: Settings = config.settings(cells[0], Settings)
     order = spread(cells)
     cells = [cells[place] for place in order]
-    tasks = [task(one) for one in cells]
-    files = [ended_file(results, one["id"]) for one in tasks]
+    files = [ended_file(one) for one in cells]
     before = [_content(file) for file in files]
     devices, width = _places(settings)
     start, ended = time.perf_counter(), dict[int, Ended]()
-    request = Sweep(work, tasks, width, devices, results / "logs" / launcher.name)
+    request = Sweep(work, [asdict(one) for one in cells], width, devices, results / "logs" / launcher.name)
     with bar("cells", len(cells)) as advance:
         for place, how in launcher.launch(request):
             if _content(files[place]) == before[place]:  # nothing was written: another sweep's word is as good
                 how = how or "its process left without a word"
-                ended[place] = died(cells[place], tasks[place]["id"], how, time.perf_counter() - start)
+                ended[place] = died(cells[place], how, time.perf_counter() - start)
             else:
                 ended[place] = read_end(files[place])
             _say(len(ended), len(cells), cells[place], ended[place])
@@ -108,6 +108,6 @@ def _places(settings: Settings) -> tuple[list[str], int]:
 
 
 def _say(number: int, count: int, one: config.Cell, ended: Ended) -> None:
-    console.print(f"[{number}/{count}] {one.label}: {ended}, {ended.seconds:.1f} s", markup=False)
+    console.print(f"[{number}/{count}] {one.label}: {ended}, {ended.seconds:.1f} s")
     if ended.status == "failed":
-        errors.print(f"the whole error: {log(Path(one.config['results']), task(one)['id'])}", markup=False)
+        errors.print(f"the whole error: {log(one)}")

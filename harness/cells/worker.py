@@ -51,32 +51,35 @@ class Died(Exception):
     """The process of a cell ended before the cell did."""
 
 
-# ---------------------------------------------------------------- tasks and their files
+# ---------------------------------------------------------------- the files of a cell
 
 
-def task(one: config.Cell) -> dict[str, Any]:
-    """A cell as plain JSON, with the name of its files."""
-    return {**asdict(one), "id": digest([dict(one.choices), dict(one.config)])[:SHORT]}
-
-
-def ended_file(results: Path, name: str) -> Path:
+def ended_file(one: config.Cell) -> Path:
     """The file that says how a cell ended."""
-    return results / "cells" / f"{name}.json"
+    return Path(one.config["results"]) / "cells" / f"{_name(one)}.json"
 
 
-def log(results: Path, name: str) -> Path:
+def log(one: config.Cell) -> Path:
     """The file that has what a cell printed, its traceback included."""
-    return results / "logs" / f"cell-{name}.log"
+    return Path(one.config["results"]) / "logs" / f"cell-{_name(one)}.log"
 
 
-def work(given: Mapping[str, Any]) -> None:
-    """Bring one cell to its end in this process, whose output goes to the cell's log."""
-    one = config.Cell(given["label"], given["choices"], given["config"])
-    results, name = Path(one.config["results"]), given["id"]
-    with _logged(log(results, name)):
-        ended = attempt(one, {}, name)
+def _early(one: config.Cell) -> Path:
+    """The run folder of a cell that failed before it had an identity, or without a word."""
+    return Path(one.config["results"]) / "runs" / f"failed-{_name(one)}"
+
+
+def _name(one: config.Cell) -> str:
+    return digest([dict(one.choices), dict(one.config)])[:SHORT]
+
+
+def work(task: Mapping[str, Any]) -> None:
+    """Bring one cell, as plain JSON, to its end in this process, whose output goes to the cell's log."""
+    one = config.Cell(**task)
+    with _logged(log(one)):
+        ended = attempt(one, {})
     if ranks.speaker() if ended.status == "failed" else ranks.first():
-        write_json(ended_file(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+        _write_end(one, ended)
     if ended.status == "failed" and ranks.world() > 1:
         sys.exit(1)  # torchrun ends the other processes of this cell
 
@@ -87,22 +90,24 @@ def read_end(file: Path) -> Ended:
     return Ended(**{key: known[key] for key in ("status", "message", "run", "fresh", "seconds")})
 
 
-def died(one: config.Cell, name: str, how: str, seconds: float) -> Ended:
+def _write_end(one: config.Cell, ended: Ended) -> None:
+    write_json(ended_file(one), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+
+
+def died(one: config.Cell, how: str, seconds: float) -> Ended:
     """Write down a cell whose process is gone."""
-    results = Path(one.config["results"])
-    error = Died(how)
-    ended = Ended("failed", f"{how}; its log: {log(results, name)}", None, fresh=True, seconds=seconds)
-    _record_early(one, results, name, error)
-    write_json(ended_file(results, name), {"label": one.label, **asdict(ended), "finished_at": provenance.now()})
+    ended = Ended("failed", f"{how}; its log: {log(one)}", None, fresh=True, seconds=seconds)
+    _record_early(one, Died(how))
+    _write_end(one, ended)
     return ended
 
 
 # ---------------------------------------------------------------- the cell
 
 
-def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: bool = False) -> Ended:
+def attempt(one: config.Cell, datasets: dict[str, Once], *, raises: bool = False) -> Ended:
     """Run a cell so that no error leaves it, but for wrong requests where `raises` says so."""
-    results, start = Path(one.config["results"]), time.perf_counter()
+    start = time.perf_counter()
     try:
         outcome = cell.run(build_parts(one, datasets))
     except Refused as error:
@@ -113,29 +118,24 @@ def attempt(one: config.Cell, datasets: dict[str, Once], name: str, *, raises: b
         if isinstance(error, RequestError) and raises:
             raise
         message = ranks.fail(brief(error))
-        _keep_traceback(log(results, name), error)
+        _keep_traceback(log(one), error)
         if ranks.speaker() and not isinstance(error, cell.Recorded):
-            _record_early(one, results, name, error)
+            _record_early(one, error)
         return Ended("failed", message, None, fresh=True, seconds=time.perf_counter() - start)
     finally:
         gc.collect()  # a captioner holds its model in reference cycles; the next cell needs the memory now
     ranks.stop()
     if ranks.first():
-        _forget(_early(results, name))
+        _forget(_early(one))
     return Ended(outcome.status, "", outcome.folder.name, outcome.fresh, time.perf_counter() - start)
 
 
-def _early(results: Path, name: str) -> Path:
-    """The run folder of a cell that failed before it had an identity, or without a word."""
-    return results / "runs" / f"failed-{name}"
-
-
-def _record_early(one: config.Cell, results: Path, name: str, error: Exception) -> None:
+def _record_early(one: config.Cell, error: Exception) -> None:
     control = one.choices.get("control", "none")
     names = {"model": one.choices.get("model"), "strategy": one.choices.get(GROUP_OF["strategy"])}
     names |= {"model": control, "strategy": "none", "control": control} if control != "none" else {}
-    row = {"run_id": name, "error": brief(error), **names, "finished_at": provenance.now()}
-    record_failure(_early(results, name), {"config": dict(one.config)}, row, {"command": provenance.command()})
+    row = {"run_id": _name(one), "error": brief(error), **names, "finished_at": provenance.now()}
+    record_failure(_early(one), {"config": dict(one.config)}, row, {"command": provenance.command()})
 
 
 def _keep_traceback(path: Path, error: Exception) -> None:

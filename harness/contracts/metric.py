@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts.common import RequestError
@@ -93,10 +94,6 @@ class ScoreProtocol:
     def __post_init__(self) -> None:
         """Check that every name stands for a column or an average."""
         known = {*self.columns, *self.averages}
-        for name in (
-            self.primary,
-            *self.official.values(),
-            *(part for parts in self.averages.values() for part in parts),
-        ):
+        for name in [self.primary, *self.official.values(), *chain.from_iterable(self.averages.values())]:
             if name not in known:
                 raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")

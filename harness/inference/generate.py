@@ -40,15 +40,15 @@ def generate(
     todo = _unfinished(captioner, queries, journal)
     size = ranks.once(lambda: limit.of(decoding.batch_size))
     captioner.model.eval()
-    engine = engine or captioner.generate
     read = partial(_read, features=features)
+    caption = partial(_caption, engine or captioner.generate, decoding, features)
     with bar(f"captions {captioner.name}", len(queries), len(queries) - len(todo)) as advance, Ahead(read) as ahead:
         while todo:
             batches = [todo[start * size : (start + 1) * size] for start in range(2 * ranks.world())]
             mine, next_mine = batches[ranks.rank() :: ranks.world()]
             ahead.expect([*mine, *next_mine])
             batches = batches[: ranks.world()]
-            parts = ranks.gather(_attempt(engine, mine, decoding, ahead, features))
+            parts = ranks.gather(memory.unless_short(partial(caption, mine, ahead)))
             rows = [row for part in parts for row in part or ()]
             if rows and ranks.first():
                 journal.append(rows)
@@ -79,27 +79,11 @@ def _smaller(size: int, failed: Sequence[Sequence[Query]], limit: Limit) -> int:
     return smaller
 
 
-def _attempt(
-    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
-) -> list[JournalRow] | None:
-    """The rows of one batch; None when it does not fit into memory, which is free again then."""
-    start = time.perf_counter()
-    try:
-        rows = _caption(engine, batch, decoding, ahead, features)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.is_shortage(error):
-            raise
-    else:
-        seconds = time.perf_counter() - start
-        return [row.taking(seconds / len(batch)) for row in rows]
-    memory.release()
-    return None
-
-
 def _caption(
-    engine: Engine, batch: Sequence[Query], decoding: Decoding, ahead: Ahead[Example], features: Features | None
+    engine: Engine, decoding: Decoding, features: Features | None, batch: Sequence[Query], ahead: Ahead[Example]
 ) -> list[JournalRow]:
     """One journal row per query, in the order of the batch."""
+    start = time.perf_counter()
     rows: dict[str, JournalRow] = {}
     readable: list[tuple[Query, Example]] = []
     for query in batch:
@@ -112,7 +96,8 @@ def _caption(
         outputs = engine([example for _, example in readable], decoding)
         for (query, _), output in zip(readable, outputs, strict=True):
             rows[query.sample.id] = JournalRow.ok(query, output)
-    return [rows[query.sample.id] for query in batch]
+    seconds = time.perf_counter() - start
+    return [rows[query.sample.id].taking(seconds / len(batch)) for query in batch]
 
 
 def _read(query: Query, features: Features | None) -> Example:

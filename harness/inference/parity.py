@@ -7,7 +7,6 @@ by more than rounding explains.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from harness.contracts import Captioner, Decoding, Example, Plan, Refused, Strategy
+from harness.machine import memory
 from harness.machine.bfloat16 import emulation_for
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _reloaded(
     captioner: Captioner, strategy: Strategy, plan: Plan, fresh: Callable[[], Captioner], folder: Path
 ) -> Captioner:
     del captioner.model
-    gc.collect()  # the old model may lie in reference cycles; two large ones may not fit
+    memory.release()  # two large ones may not fit
     again = fresh()
     strategy.load(strategy.attach(again, plan), plan, folder)
     return again
@@ -178,9 +178,9 @@ def compared(check: str, case: ParityCase, captions: Sequence[str], one: Outputs
         return Finding(check, "same" if rounding else "differs", difference)
     sample = places[0]
     token, margin = _first(case, captions[sample], other.captions[sample], one.logits[sample])
-    words = _remainders(one.captions[sample], other.captions[sample])
     tie = rounding and margin is not None and margin <= 2 * difference
-    return Finding(check, "near tie" if tie else "differs", difference, f"sample {sample + 1}, token {token}: {words}")
+    words = _parting(sample, token, one.captions[sample], other.captions[sample])
+    return Finding(check, "near tie" if tie else "differs", difference, words)
 
 
 def check_engine(case: ParityCase, own: Outputs, captions: Sequence[str]) -> Finding:
@@ -200,8 +200,7 @@ def check_engine(case: ParityCase, own: Outputs, captions: Sequence[str]) -> Fin
         if margin is None or margin > rounding * own.logits[place].abs().max().item()
     ]
     sample, token = far[0] if far else parted[0][:2]
-    words = _remainders(*pairs[sample])
-    return Finding("engine", "differs" if far else "near tie", None, f"sample {sample + 1}, token {token}: {words}")
+    return Finding("engine", "differs" if far else "near tie", None, _parting(sample, token, *pairs[sample]))
 
 
 def _first(case: ParityCase, caption: str, other: str, logits: Tensor) -> tuple[int, float | None]:
@@ -215,11 +214,11 @@ def _first(case: ParityCase, caption: str, other: str, logits: Tensor) -> tuple[
     return place + 1, (logits[place, left] - logits[place, right]).item()
 
 
-def _remainders(one: str, other: str) -> str:
+def _parting(sample: int, token: int, one: str, other: str) -> str:
     """Where two captions part, a few letters of each."""
     pairs = zip(one, other, strict=False)
     start = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-    return f"{one[start : start + 24]!r} became {other[start : start + 24]!r}"
+    return f"sample {sample + 1}, token {token}: {one[start : start + 24]!r} became {other[start : start + 24]!r}"
 
 
 def _largest(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:

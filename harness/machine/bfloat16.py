@@ -80,4 +80,4 @@ def product_seconds(dtype: torch.dtype) -> float:
 
 @cache
 def _say(text: str) -> None:
-    errors.print(text, markup=False)
+    errors.print(text)

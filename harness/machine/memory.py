@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """Of the CUDA driver, torch's CPU allocator on Linux and on Windows, cuBLAS: all of them plain RuntimeErrors."""
@@ -15,6 +19,17 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in SIGNS)
+
+
+def unless_short(work: Callable[[], T]) -> T | None:
+    """What some work returns; None where memory has run out for it, which is free again then."""
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+    release()
+    return None
 
 
 def release() -> None:

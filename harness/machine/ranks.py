@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -104,11 +104,7 @@ def once(work: Callable[[], T]) -> T:
 @contextmanager
 def held(context: AbstractContextManager[Any]) -> Iterator[None]:
     """A context, such as a lock, that process 0 enters for all; the others wait until it is held."""
-    if not first():
-        once(lambda: None)
-        yield
-        return
-    with context:
+    with context if first() else nullcontext():
         once(lambda: None)
         yield
 

@@ -22,7 +22,7 @@ CHANGE_COLUMNS = {"protocol", "model", "strategy", "prompt", "modality", "metric
 
 def boards_of(results: Path, trials: int) -> list[Board]:
     """Every board of a folder, the newest first; nothing is written."""
-    runs = trusted(find_runs(results))
+    runs = [trusted(run) for run in find_runs(results)]
     boards = [build(key, members, trials) for key, members in grouped(runs).items()]
     return sorted(boards, key=lambda board: (board.newest, board.key.slug), reverse=True)
 

@@ -18,7 +18,12 @@ def scheme(cell: config.Cell, config_dir: str | None) -> Scheme:
     return Scheme(protocol, columns(protocol, cell.config["metrics"], config_dir))
 
 
-def pictures(load: Callable[[Mapping[str, Any], str], Split] | None = None) -> Pictures:
+def _load(node: Mapping[str, Any], split: str) -> Split:
+    found: Split = config.build_node(node, "dataset").load(split)
+    return found
+
+
+def pictures(load: Callable[[Mapping[str, Any], str], Split] = _load) -> Pictures:
     """The pictures of runs, from the datasets of their manifests, those of a run read once.
 
     load: (dataset node, split) -> the split, for datasets that are in memory already.
@@ -27,16 +32,11 @@ def pictures(load: Callable[[Mapping[str, Any], str], Split] | None = None) -> P
 
     def of(run: Run) -> Images:
         if run.folder not in known:
-            split = (load or _load)(run.manifest["config"]["dataset"], run.row["split"])
+            split = load(run.manifest["config"]["dataset"], run.row["split"])
             known[run.folder] = {sample.id: sample.images[0] for sample in split.samples}
         return known[run.folder]
 
     return of
-
-
-def _load(node: Mapping[str, Any], split: str) -> Split:
-    found: Split = config.build_node(node, "dataset").load(split)
-    return found
 
 
 def columns(protocol: ScoreProtocol, extra: Sequence[str], config_dir: str | None) -> list[Column]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gc
-import io
 import json
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from typing import Any
 from harness.contracts import Combined, ImageError, ImageSource, Metric, Pair, RequestError, Score, ScoreProtocol
 from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
-from harness.store import SHORT, digest, file_digest, read_json, write_json, write_text
+from harness.store import SHORT, csv_text, digest, file_digest, read_json, through_json, write_json, write_text
 from harness.store.cache import Cache
 from harness.store.journal import JournalRow, texts_digest
 from harness.store.runs import Run
@@ -136,11 +134,6 @@ def score(
     return ended
 
 
-def json_plain(value: Any) -> Any:
-    """A value as it comes back from JSON."""
-    return json.loads(json.dumps(value))
-
-
 def _entry(job: Job, column: Column, entries: Mapping[str, list[dict[str, Any]] | str], place: int) -> dict[str, Any]:
     """A column's entry in the record of one run, with its formula where it is no mean over samples."""
     metric = column.metric
@@ -157,7 +150,7 @@ def _entry(job: Job, column: Column, entries: Mapping[str, list[dict[str, Any]] 
 def _write_record(run: Run, protocol: ScoreProtocol, columns: Mapping[str, Mapping[str, Any]]) -> None:
     record = {"protocol": asdict(protocol), "columns": columns, "texts": texts_digest(run.rows)}
     target = run.folder / "scores" / f"{protocol.name}.json"
-    if not target.is_file() or read_json(target) != json_plain(record):
+    if not target.is_file() or read_json(target) != through_json(record):
         write_json(target, record)
 
 
@@ -170,7 +163,7 @@ def _shielded(job: Job, metric: Metric, ended: Scoring) -> list[dict[str, Any]] 
         write_text(log, "".join(traceback.format_exception(error)))
         first = (str(error).strip().splitlines() or [""])[0]
         ended.failed[metric.name] = f"failed: {type(error).__name__}: {first}"
-        errors.print(f"capbench: {metric.name} {ended.failed[metric.name]}; the whole error: {log}", markup=False)
+        errors.print(f"capbench: {metric.name} {ended.failed[metric.name]}; the whole error: {log}")
         return ended.failed[metric.name]
 
 
@@ -185,7 +178,7 @@ def _score_metric(job: Job, metric: Metric) -> list[dict[str, Any]]:
     todo = [place for place, file in enumerate(files) if not _kept(runs[place], file)]
     for references, places in _by_corpus(runs, metric, todo).items():
         wanted = {row.key: row.pair for place in places for row in compared[place] if row.pair is not None}
-        scores = _scores(metric, wanted, list(references), job.device, job.cache)
+        scores = _scores(job, metric, wanted, list(references))
         for place in places:
             found = [row.score or scores[row.key] for row in compared[place]]
             write_text(files[place], _score_csv(metric, runs[place].rows, found))
@@ -205,7 +198,7 @@ def _kept(run: Run, file: Path) -> bool:
         return False
     expected = _recorded(run).get(file.name)
     if expected is not None and file_digest(file) != expected:
-        errors.print(f"{file}: edited or damaged; made again", markup=False)
+        errors.print(f"{file}: edited or damaged; made again")
         return False
     return expected is not None
 
@@ -240,11 +233,9 @@ def _by_corpus(runs: Sequence[Run], metric: Metric, places: Sequence[int]) -> di
     return groups
 
 
-def _scores(
-    metric: Metric, pairs: Mapping[str, Pair], references: Sequence[str], device: str, cache: Cache
-) -> dict[str, Score]:
+def _scores(job: Job, metric: Metric, pairs: Mapping[str, Pair], references: Sequence[str]) -> dict[str, Score]:
     """Scores by key, from the cache or from the metric. Failures are not kept: the next time may be better."""
-    found = {key: Score(json.loads(value)) for key, value in cache.scores.read(list(pairs)).items()}
+    found = {key: Score(json.loads(value)) for key, value in job.cache.scores.read(list(pairs)).items()}
     # Pairs with one reference, or of like length, stand together: less padding, and a reference is read once.
     rest = sorted(
         pairs.keys() - found.keys(),
@@ -252,13 +243,13 @@ def _scores(
     )
     if rest:
         metric = copy(metric)  # its weights end with it: those of two metrics need not fit into memory together
-        metric.load(device, cache.features)
+        metric.load(job.device, job.cache.features)
     with bar(f"score {metric.name}", len(pairs), len(found)) as advance:
         for start in range(0, len(rest), CHUNK):
             part = rest[start : start + CHUNK]
             new = dict(zip(part, metric.score([pairs[key] for key in part], references), strict=True))
             good = {key: json.dumps(dict(made.values)).encode() for key, made in new.items() if made.values}
-            cache.scores.write(good)
+            job.cache.scores.write(good)
             found |= new
             advance(len(part))
     del metric
@@ -267,10 +258,8 @@ def _scores(
 
 
 def _score_csv(metric: Metric, rows: Sequence[JournalRow], scores: Sequence[Score]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["id", *metric.values, "reason"])
-    for row, result in zip(rows, scores, strict=True):
-        cells = [repr(float(result.values[name])) if name in result.values else "" for name in metric.values]
-        writer.writerow([row.id, *cells, result.reason])
-    return buffer.getvalue()
+    numbers = [
+        [repr(float(one.values[name])) if name in one.values else "" for one in scores] for name in metric.values
+    ]
+    columns = [[row.id for row in rows], *numbers, [one.reason for one in scores]]
+    return csv_text(["id", *metric.values, "reason"], zip(*columns, strict=True))

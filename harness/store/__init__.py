@@ -15,29 +15,5 @@ from harness.store.files import (
     write_json,
     write_text,
 )
-from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity
+from harness.store.identity import SCHEMA, SHORT, difference, digest, file_digest, same_identity, through_json
 from harness.store.journal import Journal, JournalRow
-
-__all__ = [
-    "SCHEMA",
-    "SHORT",
-    "Damaged",
-    "Journal",
-    "JournalRow",
-    "busy",
-    "csv_text",
-    "difference",
-    "digest",
-    "file_digest",
-    "file_to_write",
-    "find_folders",
-    "if_free",
-    "locked",
-    "make_folder",
-    "read_json",
-    "read_manifest",
-    "replacing",
-    "same_identity",
-    "write_json",
-    "write_text",
-]

@@ -10,7 +10,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ _inherited: list[sqlite3.Connection] = []
 
 
 class Database:
-    """A SQLite file with some tables of one layout, opened at the first use: building one touches nothing.
+    """A SQLite file with some tables, opened at the first use: building one touches nothing.
 
     Raises sqlite3.OperationalError and OSError where the file is whole but cannot be used: busy, full, not ours.
     """
 
     def __init__(self, path: Path, *tables: str) -> None:
-        self.path, self.tables = path, tables
+        self.path, self.tables = path, {name: Table(self, name) for name in tables}
         self._connection: sqlite3.Connection | None = None
         self._process = 0
         self._lock = threading.Lock()
@@ -40,23 +40,13 @@ class Database:
         """Spawned workers open the file themselves."""
         return Database, (self.path, *self.tables)
 
-    def read(self, table: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Those of the keys that are there, whole."""
-        found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), AT_ONCE):
-            part = keys[start : start + AT_ONCE]
-            rows = self.execute(f"SELECT key, value FROM {table} WHERE key IN ({','.join('?' * len(part))})", part)
-            found |= {key: value[CHECK:] for key, value in rows if value[:CHECK] == _check(key, value[CHECK:])}
-        return found
-
-    def write(self, table: str, items: Mapping[bytes, bytes]) -> None:
-        """Add or replace, all or nothing."""
-        rows = [(key, _check(key, value) + value) for key, value in items.items()]
-        self._attempt(lambda c: c.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", rows))
-
     def execute(self, statement: str, values: Sequence[bytes] = ()) -> list[Any]:
         """The rows of a statement; none where the file is damaged."""
         return self._attempt(lambda connection: connection.execute(statement, values))
+
+    def execute_each(self, statement: str, rows: Sequence[Sequence[bytes]]) -> None:
+        """A statement for each of some rows, all or nothing."""
+        self._attempt(lambda connection: connection.executemany(statement, rows))
 
     def close(self) -> None:
         """Give the file up; a later use opens it again."""
@@ -94,12 +84,49 @@ class Database:
             self.path.replace(aside)
         for companion in ("-wal", "-shm"):
             self.path.with_name(f"{self.path.name}{companion}").unlink(missing_ok=True)
-        errors.print(
-            f"{self.path}: damaged ({error}); moved to {aside.name}, what it held is computed again", markup=False
-        )
+        errors.print(f"{self.path}: damaged ({error}); moved to {aside.name}, what it held is computed again")
 
 
-def _connect(path: Path, tables: Sequence[str]) -> sqlite3.Connection:
+class Table(MutableMapping[str, bytes]):
+    """Hex digest -> bytes. `read` and `write` take many at once."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.database, self.name = database, name
+
+    def read(self, keys: Sequence[str]) -> dict[str, bytes]:
+        """Those of the keys that are there, whole."""
+        found: dict[str, bytes] = {}
+        for start in range(0, len(keys), AT_ONCE):
+            part = [bytes.fromhex(key) for key in keys[start : start + AT_ONCE]]
+            wanted = ",".join("?" * len(part))
+            rows = self.database.execute(f"SELECT key, value FROM {self.name} WHERE key IN ({wanted})", part)
+            found |= {key.hex(): value[CHECK:] for key, value in rows if value[:CHECK] == _check(key, value[CHECK:])}
+        return found
+
+    def write(self, items: Mapping[str, bytes]) -> None:
+        """Add or replace, all or nothing."""
+        pairs = ((bytes.fromhex(key), value) for key, value in items.items())
+        rows = [(key, _check(key, value) + value) for key, value in pairs]
+        self.database.execute_each(f"INSERT OR REPLACE INTO {self.name} VALUES (?, ?)", rows)
+
+    def __getitem__(self, key: str) -> bytes:
+        return self.read([key])[key]
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        self.write({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        self[key]  # raises KeyError
+        self.database.execute(f"DELETE FROM {self.name} WHERE key = ?", [bytes.fromhex(key)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key.hex() for (key,) in self.database.execute(f"SELECT key FROM {self.name}")])
+
+    def __len__(self) -> int:
+        return sum(count for (count,) in self.database.execute(f"SELECT count(*) FROM {self.name}"))
+
+
+def _connect(path: Path, tables: Iterable[str]) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)  # a lock keeps threads apart
     try:
         connection.execute("PRAGMA journal_mode=WAL")

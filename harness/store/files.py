@@ -114,14 +114,12 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=1)
+        held = lock.acquire(timeout=1)
     except Timeout:
-        errors.print(f"{folder.name}: another process works on it; waiting until it ends", markup=False)
-        lock.acquire()
-    try:
+        errors.print(f"{folder.name}: another process works on it; waiting until it ends")
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -129,16 +127,13 @@ def if_free(folder: Path) -> Iterator[bool]:
     """Hold a folder that no process holds. False at once, with nothing held, where one does or we may not write."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(folder / ".lock").acquire(timeout=0)
     except (Timeout, PermissionError):
         yield False
         return
-    try:
+    with held:
         yield True
-    finally:
-        lock.release()
 
 
 def busy(folder: Path) -> bool:

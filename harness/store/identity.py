@@ -6,9 +6,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.store.files import Damaged
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Version of identities and file formats. A change of meaning raises it, so that old results are never mixed in."""
@@ -23,6 +25,12 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_asci
 def digest(value: Any) -> str:
     """Hex sha256 of a JSON value in canonical form (sorted keys, no blanks)."""
     return hashlib.sha256(_CANONICAL.encode(value).encode()).hexdigest()
+
+
+def through_json(value: T) -> T:
+    """A value as it comes back from JSON, so that it compares equal to a stored one."""
+    found: T = json.loads(json.dumps(value))
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from harness.machine.terminal import errors
 from harness.store import SHORT, Damaged, digest, file_digest
@@ -19,15 +19,11 @@ Problem = tuple[str, str]
 """(file below the folder, what is wrong with it and what helps)."""
 
 
-def trusted(runs: Iterable[Run]) -> list[Run]:
-    """Runs for the tables: one whose captions or scores are not the recorded ones is a failed one, with the reason.
+def trusted(run: Run) -> Run:
+    """A run for the tables: one whose captions or scores are not the recorded ones is a failed one, with the reason.
 
     Costs a sha256 over captions and score files: about 1 ms for a run of 1,000 samples, a seventh of reading them.
     """
-    return [_trusted(run) for run in runs]
-
-
-def _trusted(run: Run) -> Run:
     if run.status == "failed":
         return run
     try:
@@ -36,10 +32,10 @@ def _trusted(run: Run) -> Run:
         problems = [unreadable(run, error)]
     if not problems:
         return run
-    reason = "; ".join(f"{file}: {what}" for file, what in problems[:1]) + (
-        f" (and {len(problems) - 1} more; see `capbench verify`)" if len(problems) > 1 else ""
-    )
-    errors.print(f"capbench: {run.folder}: {reason}", markup=False)
+    file, what = problems[0]
+    more = f" (and {len(problems) - 1} more; see `capbench verify`)" if len(problems) > 1 else ""
+    reason = f"{file}: {what}{more}"
+    errors.print(f"capbench: {run.folder}: {reason}")
     return Run(run.folder, {**run.manifest, "status": "failed", "row": {**run.row, "error": reason}})
 
 

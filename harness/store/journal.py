@@ -63,10 +63,6 @@ class JournalRow:
         """The same with what it took."""
         return JournalRow({**vars(self), "seconds": round(seconds, 6)})
 
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object, its keys in the order in which they are written."""
-        return dict(vars(self))
-
     def __eq__(self, other: object) -> bool:
         """Of the same JSON object."""
         return isinstance(other, JournalRow) and vars(self) == vars(other)

@@ -80,15 +80,22 @@ class Run:
 
 def find_runs(results: Path, kept: MutableMapping[str, bytes] | None = None) -> list[Run]:
     """All runs with a manifest, by folder name. A damaged manifest becomes a failed run with the reason."""
-    runs = []
-    for folder in find_folders(results / "runs"):
-        try:
-            manifest = read_manifest(folder)
-        except Damaged as error:
-            manifest = {"status": "failed", "row": {"run_id": folder.name.rpartition("-")[2], "error": str(error)}}
-        if manifest is not None:
-            runs.append(Run(folder, manifest, kept))
-    return runs
+    found = (_record(folder, kept) for folder in find_folders(results / "runs"))
+    return [run for run in found if run]
+
+
+def find_fits(results: Path) -> list[Run]:
+    """The same of fits."""
+    found = (_record(folder) for folder in find_folders(results / "fits"))
+    return [fit for fit in found if fit]
+
+
+def _record(folder: Path, kept: MutableMapping[str, bytes] | None = None) -> Run | None:
+    try:
+        manifest = read_manifest(folder)
+    except Damaged as error:
+        manifest = {"status": "failed", "row": {"run_id": short_id(folder), "error": str(error)}}
+    return Run(folder, manifest, kept) if manifest is not None else None
 
 
 def find_run(results: Path, text: str) -> Run:
@@ -121,19 +128,6 @@ def _names(record: Run) -> tuple[str, ...]:
 
 def _label(record: Run) -> str:
     return f"{record.folder.parent.name}/{record.folder.name}"
-
-
-def find_fits(results: Path) -> list[Run]:
-    """All fits with a manifest, by folder name. A damaged manifest becomes a failed fit with the reason."""
-    fits = []
-    for folder in find_folders(results / "fits"):
-        try:
-            manifest = read_manifest(folder)
-        except Damaged as error:
-            manifest = {"status": "failed", "row": {"error": str(error)}}
-        if manifest is not None:
-            fits.append(Run(folder, manifest))
-    return fits
 
 
 def short_id(folder: Path) -> str:

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from harness.store import Damaged
 
+Array = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class ScoreFile:
     """Value name -> values [samples], NaN where a sample has none; and the sha256 of the bytes they were read from."""
 
-    values: Mapping[str, NDArray[np.float64]]
+    values: Mapping[str, Array]
     digest: str
 
 
@@ -48,19 +50,19 @@ def read_scores(path: Path, kept: MutableMapping[str, bytes] | None = None) -> S
     return ScoreFile(values, key)
 
 
-def _packed(values: Mapping[str, NDArray[np.float64]]) -> bytes:
+def _packed(values: Mapping[str, Array]) -> bytes:
     """A line with the names, then the numbers."""
     names = json.dumps(list(values)).encode()
     return names + b"\n" + np.array(list(values.values()), dtype="<f8").tobytes()
 
 
-def _unpacked(packed: bytes) -> dict[str, NDArray[np.float64]]:
+def _unpacked(packed: bytes) -> dict[str, Array]:
     head, _, numbers = packed.partition(b"\n")
     names = json.loads(head)
     return dict(zip(names, np.frombuffer(numbers, dtype="<f8").reshape(len(names), -1), strict=True))
 
 
-def _columns(text: str) -> dict[str, NDArray[np.float64]]:
+def _columns(text: str) -> dict[str, Array]:
     width = text.partition("\n")[0].count(",") + 1
     cells = _cells(text)
     if len(cells) % width:
@@ -76,8 +78,5 @@ def _cells(text: str) -> list[str]:
     return text.removesuffix("\n").replace("\n", ",").split(",")
 
 
-def _numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+def _numbers(cells: Sequence[str]) -> Array:
     return np.array([float(cell) if cell else np.nan for cell in cells])
-
-
-Array = NDArray[np.float64]

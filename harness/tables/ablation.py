@@ -12,14 +12,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.contracts import UNKNOWN
-from harness.store import JournalRow, write_text
+from harness.store import write_text
 from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.boards import Board, Ranked
-from harness.tables.columns import ABLATION_COLUMNS, BOARD_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.columns import BOARD_COLUMNS, ROW_COLUMNS, SEED
 from harness.tables.csv_files import write_csv
 from harness.tables.formulas import Formula
+from harness.tables.values import tidy
 
 NONE = "none"  # the source that gives no label
 
@@ -50,14 +51,14 @@ def ablation_table(board: Board, trials: int, permutations: int) -> pd.DataFrame
         shared.setdefault(case.bases, []).append(case)
     parts = [part for cases in shared.values() for part in _parts(cases, board, trials, permutations)]
     if not parts:
-        return pd.DataFrame(columns=list(ABLATION_COLUMNS))
-    table = pd.concat(parts, ignore_index=True).assign(**board.key.cells, p_holm=np.nan)
+        return pd.DataFrame()
+    table = pd.concat(parts, ignore_index=True).assign(p_holm=np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         change = 100 * table["difference"] / table["base"]
     table["change_pct"] = change.where(np.isfinite(change))
     for _, family in table[table["by"] == "all"].groupby("metric"):
         table.loc[family.index, "p_holm"] = stats.holm(family["p"].to_numpy(float))
-    return table.sort_values(list(ROW_COLUMNS), kind="stable", ignore_index=True)[list(ABLATION_COLUMNS)]
+    return table.sort_values(list(ROW_COLUMNS), kind="stable", ignore_index=True)
 
 
 # ---------------------------------------------------------------- which rows
@@ -127,13 +128,9 @@ def _parts(cases: Sequence[Case], board: Board, trials: int, permutations: int) 
 def _by_label(case: Case, ranked: Ranked) -> dict[str, Mask]:
     """Which samples were given their own modality as label, and which another; neither where one is not known."""
     rows = [row for row, used in zip(case.pairs[0][0].rows, ranked.used, strict=True) if used]
-    known = np.array([_known(row) for row in rows])
+    known = np.array([row.label is not None and row.modality != UNKNOWN for row in rows])
     right = np.array([row.label == row.modality for row in rows])
     return {"right": known & right, "wrong": known & ~right}
-
-
-def _known(row: JournalRow) -> bool:
-    return row.label is not None and row.modality != UNKNOWN
 
 
 def _compared(statistics: Array, cases: Sequence[Case], made: Formula, trials: int, permutations: int) -> pd.DataFrame:
@@ -145,16 +142,13 @@ def _compared(statistics: Array, cases: Sequence[Case], made: Formula, trials: i
         drawn = made(stats.joint(statistics, trials, SEED))
         low, high = stats.interval(drawn[:, 1:] - drawn[:, :1])
     p = stats.permutation_with_first(statistics, permutations, SEED, made)
-    columns = len(made.names)
-    names = {name: np.repeat([case.names[name] for case in cases], columns) for name in ROW_COLUMNS}
-    cells = {"metric": np.tile(made.names, len(cases)), "n": n, "base": np.tile(values[0], len(cases))}
-    cells |= {"value": values[1:].ravel(), "difference": (values[1:] - values[0]).ravel()}
-    return pd.DataFrame({**names, **cells, "ci_low": low.ravel(), "ci_high": high.ravel(), "p": p.ravel()})
+    names = {name: [case.names[name] for case in cases] for name in ROW_COLUMNS}
+    cells = {"base": np.tile(values[0], (len(cases), 1)), "value": values[1:], "difference": values[1:] - values[0]}
+    cells |= {"ci_low": low, "ci_high": high, "p": p}
+    return tidy(names, made.names, cells).assign(n=n)
 
 
 LEVEL = 0.05
-
-
 NOTE = (
     "Base: the same fit, asked without a label. In brackets the change in percent of the base; * marks p < 0.05 "
     "(paired permutation test, Holm's correction over the rows of a column). Labels right: of those whose truth is "
@@ -162,25 +156,23 @@ NOTE = (
 )
 
 
-def write_ablation(parts: Sequence[pd.DataFrame], results: Path) -> None:
+def write_ablation(table: pd.DataFrame, results: Path) -> None:
     """Write both files; without a row that was given labels there are none, and old ones go."""
-    filled = [part for part in parts if len(part)]
-    if not filled:
+    if table.empty:
         for suffix in (".csv", ".md"):
             (results / f"ablation{suffix}").unlink(missing_ok=True)
         return
-    table = pd.concat(filled, ignore_index=True).sort_values(list(BOARD_COLUMNS), kind="stable")
     write_csv(table, results / "ablation.csv")
     write_text(results / "ablation.md", "\n".join(_markdown(table)))
 
 
 def _markdown(table: pd.DataFrame) -> Iterator[str]:
     for board, part in table.groupby(list(BOARD_COLUMNS), sort=True):
-        facts = dict(zip(BOARD_COLUMNS, map(str, board), strict=True))
-        yield f"**{', '.join(f'{name} {facts[name]}' for name in BOARD_COLUMNS[:-1])}**\n"
+        facts = list(zip(BOARD_COLUMNS, board, strict=True))[:-1]
+        yield f"**{', '.join(f'{name} {cell}' for name, cell in facts)}**\n"
         metrics = list(dict.fromkeys(part["metric"]))
         head = [*ROW_COLUMNS, "labels right", *metrics]
-        yield f"| {' | '.join(head)} |"
+        yield _line(head)
         yield f"|{'|'.join([':--'] * len(ROW_COLUMNS) + ['--:'] * (len(head) - len(ROW_COLUMNS)))}|"
         yield from _rows(part, metrics)
         yield f"\n{NOTE}\n"

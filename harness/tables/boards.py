@@ -16,8 +16,9 @@ from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.columns import BEFORE_SCORES, BOARD_COLUMNS, CAPTION_COLUMNS, LEADERBOARD_COLUMNS, ROW_COLUMNS, SEED
-from harness.tables.formulas import Formula, formula, known_columns, lower_is_better
+from harness.tables.formulas import Formula, formula, known_columns, known_mean, lower_is_better
 from harness.tables.labels import Variant, row_name, variants
+from harness.tables.scores import scored
 from harness.tables.values import add_averages, missing_reasons, protocol_values
 
 
@@ -126,13 +127,9 @@ def grouped(runs: Sequence[Run]) -> dict[BoardKey, list[Run]]:
         where = (run.row["dataset"], run.row["split"], run.row["weights"])
         for protocol in list(run.protocols) or [""]:
             groups.setdefault(BoardKey(*where, protocol, run.manifest["identity"]["data"]), []).append(run)
-    scored = {key: members for key, members in groups.items() if key.protocol}
-    for key, members in groups.items():
-        if not key.protocol:  # a failed run has no scores: it is listed wherever its samples are
-            for other in scored:
-                if replace(other, protocol="") == key:
-                    scored[other] += members
-    return scored
+    # a failed run has no scores: it is listed wherever its samples are
+    unscored = {key: groups.get(replace(key, protocol=""), []) for key in groups}
+    return {key: members + unscored[key] for key, members in groups.items() if key.protocol}
 
 
 def build(key: BoardKey, runs: Sequence[Run], trials: int) -> Board:
@@ -157,8 +154,7 @@ def build(key: BoardKey, runs: Sequence[Run], trials: int) -> Board:
         # Seeds that rows have in different numbers are repeated in turn, so that all rows, controls too, have as many.
         whole = formula(columns, protocol["averages"], math.lcm(*(len(found) for _, found in complete)))
         table, ranked = _with_scores(board, [found for _, found in own], whole, trials)
-    ready = {one.key for one, _ in own}
-    left = [one for one in every if not one.control and one.key not in ready]
+    left = [one for one in every if not one.control and not one.complete(key.protocol)]
     others = [unranked_row(run, one.label, key) for one in left for run in one.runs]
     listed = [part for part in (table, pd.DataFrame(others)) if not part.empty]
     table = pd.concat(listed, ignore_index=True) if listed else pd.DataFrame()  # none but controls
@@ -186,12 +182,9 @@ def unranked_row(run: Run, label: Mapping[str, str], key: BoardKey) -> dict[str,
     record = run.protocols.get(key.protocol)
     if record is None:
         return row | {"n": 0}
-    whole = formula(record["columns"], record["protocol"]["averages"])
-    statistics = whole.read([run], key.protocol)
-    present = [p for name, column in whole.columns.items() if "file" in column for p in whole.places[name]]
-    used = stats.complete(statistics[:, present])
-    values = whole(_means(whole.with_averages(statistics[used])[None]))[0]
-    return row | {"n": int(used.sum())} | dict(zip(whole.names, values.tolist(), strict=True))
+    one = scored(run, key.protocol, record)
+    values = one.formula(known_mean(one.formula.with_averages(one.statistics)[None], axis=1))[0]
+    return row | {"n": len(one.statistics)} | dict(zip(one.formula.names, values.tolist(), strict=True))
 
 
 def _table_columns(board: Board, columns: Iterable[str]) -> list[str]:
@@ -221,7 +214,7 @@ def _with_scores(
     present = [p for places in own for p in places if not np.isnan(systems[:, :, places]).all(axis=(1, 2)).any()]
     used = np.logical_and.reduce([stats.complete(values[:, present]) for values in systems])
     statistics = whole.with_averages(systems[:, used])
-    values = whole(_means(statistics))
+    values = whole(known_mean(statistics, axis=1))
     table = board.table.assign(n=int(used.sum()), **dict(zip(whole.names, values.T, strict=True)))
     if not used.any():
         return table, None
@@ -230,15 +223,12 @@ def _with_scores(
         for place, name in enumerate(whole.columns)
         if not np.isnan(values[:, place]).any() and not np.isnan(statistics[:, :, whole.places[name]]).any()
     )
-    order = list(range(len(members)))
     if board.primary in filled.names:
         better = table[board.primary] * (-1 if board.primary in board.lower else 1)
         table["rank"] = better.rank(method="min", ascending=False).astype(int)
     table = table.sort_values([name for name in ("rank", *ROW_COLUMNS) if name in table], kind="stable")
     order = list(table.index)
-    kept = [place for name in filled.columns for place in whole.places[name]]
-    kept += [whole.linear[name] for name in filled.averages if name in filled.linear]
-    statistics = statistics[order][:, :, kept]
+    statistics = statistics[order][:, :, filled.among(whole)]
     ranked = Ranked(
         rows=tuple(map(row_name, table[list(ROW_COLUMNS)].itertuples(index=False))),
         formula=filled,
@@ -271,13 +261,6 @@ def own_values(made: Formula, members: Sequence[Sequence[Run]], key: BoardKey, u
         mean = sum(tables[1:], start=tables[0]) / len(tables)
         rows.append(add_averages(mean, made.averages).to_numpy(float))
     return np.stack(rows)
-
-
-def _means(statistics: Array) -> Array:
-    """[systems, statistics], over what there is of each."""
-    with np.errstate(invalid="ignore"):
-        means: Array = np.nansum(statistics, axis=1) / (~np.isnan(statistics)).sum(axis=1)
-    return means
 
 
 def _age(run: Run) -> tuple[str, str]:

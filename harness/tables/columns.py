@@ -1,7 +1,5 @@
 """From the files of the runs to tidy tables. The only file that knows column names; every step is table -> table."""
 
-from __future__ import annotations
-
 RUN_COLUMNS = (
     "run_id", "fit_id", "dataset", "split", "n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct",
     "model", "class", "weights", "strategy", "prompt", "modality", "seed", "params_total", "params_trained",
@@ -37,5 +35,13 @@ ABLATION_COLUMNS = (
     *BOARD_COLUMNS, "model", "strategy", "prompt", "modality", "metric", "by", "group", "n", "base", "value",
     "difference", "change_pct", "ci_low", "ci_high", "p", "p_holm",
 )  # fmt: skip
+BESIDE = {
+    "significance": SIGNIFICANCE_COLUMNS,
+    "agreement": AGREEMENT_COLUMNS,
+    "subgroups": SUBGROUP_COLUMNS,
+    "controls": CONTROL_COLUMNS,
+    "ablation": ABLATION_COLUMNS,
+}
+"""Tables beside the leaderboard, of all boards together."""
 ROW_COLUMNS = ("model", "strategy", "prompt", "modality")  # what names a row of a leaderboard
 SEED = 12345  # of all resampling, as in sacrebleu: the same scores give the same intervals, everywhere

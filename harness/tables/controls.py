@@ -18,9 +18,10 @@ from harness.store.runs import Run
 from harness.store.scores import Array
 from harness.tables import stats
 from harness.tables.boards import Board, Ranked, row_of, unranked_row
-from harness.tables.columns import CONTROL_COLUMNS, ROW_COLUMNS, SEED
+from harness.tables.columns import ROW_COLUMNS, SEED
 from harness.tables.formulas import Formula, formula, known_columns
 from harness.tables.labels import BLANK, Variant, row_name
+from harness.tables.values import tidy
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ class Opponent:
 
     def against(self, ranked: Ranked, places: Sequence[int]) -> Array:
         """Statistics of some ranked rows over its samples, as its own are: [rows, n, all]."""
-        columns = [place for name in self.formula.columns for place in ranked.formula.places[name]]
-        columns += [ranked.formula.linear[name] for name in self.formula.averages if name in self.formula.linear]
-        found: Array = ranked.statistics[list(places)][:, self.used][:, :, columns]
+        found: Array = ranked.statistics[list(places)][:, self.used][:, :, self.formula.among(ranked.formula)]
         return found
 
 
@@ -164,23 +163,21 @@ def controls_table(board: Board, found: Sequence[Opponent], trials: int, permuta
     ranked = board.ranked
     parts = [_compared(ranked, one, trials, permutations) for one in found if ranked and one.rows(ranked)]
     if not parts:
-        return pd.DataFrame(columns=list(CONTROL_COLUMNS))
+        return pd.DataFrame()
     table = pd.concat(parts, ignore_index=True)
     families = table.groupby(["metric", "control"], sort=False)["p"]
     table["p_holm"] = families.transform(lambda p: stats.holm(p.to_numpy(float)))
-    return table.assign(**board.key.cells)[list(CONTROL_COLUMNS)]
+    return table
 
 
 def _compared(ranked: Ranked, one: Opponent, trials: int, permutations: int) -> pd.DataFrame:
     """One control against its rows, row by row and column by column."""
-    places, names = one.rows(ranked), one.formula.names
+    places = one.rows(ranked)
     statistics = np.concatenate([one.statistics[None], one.against(ranked, places)])  # the control first
     resampled = stats.resampled(statistics, trials, SEED, one.formula)
     low, high = stats.interval(resampled[:, 1:] - resampled[:, :1])
     values = one.formula(statistics.mean(axis=1))
     cells = {"difference": values[1:] - values[0], "ci_low": low, "ci_high": high}
     cells["p"] = stats.permutation_with_first(statistics, permutations, SEED, one.formula)
-    rows = {"row": np.repeat([ranked.rows[place] for place in places], len(names))}
-    flat = {name: cell.ravel() for name, cell in cells.items()}
-    facts = {"metric": np.tile(names, len(places)), **flat}
-    return pd.DataFrame({**rows, **facts}).assign(control=one.control, n=statistics.shape[1])
+    rows = {"row": [ranked.rows[place] for place in places]}
+    return tidy(rows, one.formula.names, cells).assign(control=one.control, n=statistics.shape[1])

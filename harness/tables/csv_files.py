@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.store import write_text
+from harness.store import csv_text, write_text
 from harness.store.scores import Array
 
 TEXT_COLUMNS = {"caption", "caption_a", "caption_b", "reference", "error", "id"}
-
-
 FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """UTF-8 csv, 6 significant digits, texts that a spreadsheet would run as a formula neutralised."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(zip(*(csv_cells(str(name), table[name]) for name in table), strict=True))
-    write_text(path, buffer.getvalue())
+    cells = [csv_cells(str(name), table[name]) for name in table]
+    write_text(path, csv_text(table.columns, zip(*cells, strict=True)))
 
 
 def csv_cells(name: str, column: pd.Series[Any]) -> list[Any]:

@@ -98,7 +98,7 @@ class Formula:
         )
         over, under = (sums @ np.array(each, dtype=float) for each in weights)
         ratios = np.divide(over, under, out=np.full_like(over, np.nan), where=under != 0)
-        return _known_mean(_known_mean(ratios))
+        return known_mean(known_mean(ratios))
 
     def read(self, runs: Sequence[Run], protocol: str) -> Array:
         """The statistics of the columns [n, k] for one row: repetitions of plain columns are averaged.
@@ -117,6 +117,11 @@ class Formula:
             else:
                 blocks.append(sum(whole[1:], start=whole[0]) / len(whole))
         return np.column_stack(blocks)
+
+    def among(self, whole: Formula) -> list[int]:
+        """Places of its statistics among those of a formula that it is a part of."""
+        places = [place for name in self.columns for place in whole.places[name]]
+        return places + [whole.linear[name] for name in self.averages if name in self.linear]
 
     def only(self, names: Iterable[str]) -> Formula:
         """The formula of some of the columns, with the averages that these make."""
@@ -175,9 +180,8 @@ def _block(run: Run, protocol: str, name: str, names: Sequence[str]) -> Array:
     return block
 
 
-def _known_mean(values: Array) -> Array:
-    """The mean over the last axis of what is no NaN; NaN where nothing is."""
-    known = ~np.isnan(values)
+def known_mean(values: Array, axis: int = -1) -> Array:
+    """The mean over an axis of what is no NaN; NaN where nothing is, without numpy's warning."""
     with np.errstate(invalid="ignore"):
-        found: Array = np.where(known, values, 0.0).sum(axis=-1) / known.sum(axis=-1)
+        found: Array = np.nansum(values, axis=axis) / (~np.isnan(values)).sum(axis=axis)
     return found

@@ -15,14 +15,7 @@ from harness.store.integrity import trusted
 from harness.store.runs import Run, find_runs
 from harness.tables.ablation import ablation_table, write_ablation
 from harness.tables.boards import Board, build, grouped
-from harness.tables.columns import (
-    AGREEMENT_COLUMNS,
-    BOARD_COLUMNS,
-    CONTROL_COLUMNS,
-    RUN_COLUMNS,
-    SIGNIFICANCE_COLUMNS,
-    SUBGROUP_COLUMNS,
-)
+from harness.tables.columns import BESIDE, BOARD_COLUMNS, RUN_COLUMNS
 from harness.tables.controls import controls_table, opponents, with_controls
 from harness.tables.csv_files import write_csv
 from harness.tables.export import show, write_latex, write_markdown
@@ -42,35 +35,43 @@ WRITERS: dict[str, Callable[[Board, Path], None]] = {
 def rebuild(results: Path, trials: int, permutations: int) -> list[Board]:
     """Write every table of a results folder; the newest board comes first."""
     cache = Cache(results / "cache")
-    runs = trusted(find_runs(results, cache.files))
+    runs = [trusted(run) for run in find_runs(results, cache.files)]
     write_csv(runs_table(runs), results / "runs.csv")
     write_csv(scores_table(runs, trials), results / "scores.csv")
     refresh(runs, results)
     cache.close()
     boards: list[Board] = []
-    beside: dict[str, list[pd.DataFrame]] = {"significance": [], "agreement": [], "subgroups": [], "controls": []}
-    ablation: list[pd.DataFrame] = []
+    beside: dict[str, list[pd.DataFrame]] = {name: [] for name in BESIDE}
     for key, members in grouped(runs).items():
         board = build(key, members, trials)
         found = opponents(board)
         boards.append(with_controls(board, found, trials))
         if board.ranked is not None:
-            beside["significance"].append(significance_table(key, board.ranked, permutations))
-            beside["agreement"].append(agreement_table(key, board.ranked))
-            beside["subgroups"].append(subgroups_table(key, board.ranked, trials))
-            ablation.append(ablation_table(board, trials, permutations))
-            beside["controls"].append(controls_table(board, found, trials, permutations))
-    write_ablation(ablation, results)
-    columns = (SIGNIFICANCE_COLUMNS, AGREEMENT_COLUMNS, SUBGROUP_COLUMNS, CONTROL_COLUMNS)
-    for (name, parts), names in zip(beside.items(), columns, strict=True):
-        table = pd.concat([part for part in parts if len(part)] or [pd.DataFrame(columns=list(names))])
-        write_csv(table.sort_values(list(BOARD_COLUMNS), kind="stable"), results / f"{name}.csv")
+            made = {
+                "significance": significance_table(board.ranked, permutations),
+                "agreement": agreement_table(board.ranked),
+                "subgroups": subgroups_table(board.ranked, trials),
+                "controls": controls_table(board, found, trials, permutations),
+                "ablation": ablation_table(board, trials, permutations),
+            }
+            for name, table in made.items():
+                beside[name] += [table.assign(**key.cells)] if len(table) else []
+    whole = {name: _together(parts, BESIDE[name]) for name, parts in beside.items()}
+    write_ablation(whole.pop("ablation"), results)
+    for name, table in whole.items():
+        write_csv(table, results / f"{name}.csv")
     boards.sort(key=lambda board: (board.newest, board.key.slug), reverse=True)
     for board in boards if len(boards) > 1 else []:
         _write(board, results / f"leaderboard-{board.key.slug}")
     if boards:
         _write(boards[0], results / "leaderboard")
     return boards
+
+
+def _together(parts: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """One table of the parts that boards have made."""
+    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return table.reindex(columns=list(columns)).sort_values(list(BOARD_COLUMNS), kind="stable")
 
 
 def select(boards: Sequence[Board], **wanted: str | None) -> Board:
@@ -101,7 +102,7 @@ def present(results: Path, boards: Sequence[Board], board: Board, view: View) ->
         _write(board, results / "leaderboard")
     show(seen(board, view), results / "leaderboard.csv", [b.key.title for b in boards if b is not board])
     if view.words:
-        console.print(f"shown: {view.words}; ranks and intervals are those of the whole table", markup=False)
+        console.print(f"shown: {view.words}; ranks and intervals are those of the whole table")
 
 
 def _write(board: Board, stem: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.store import Damaged, digest, file_digest, read_json, write_json, write_text
+from harness.store import Damaged, csv_text, digest, file_digest, read_json, write_json, write_text
 from harness.store.runs import Run
 from harness.tables.columns import SAMPLE_COLUMNS
 from harness.tables.csv_files import number_cells, text_cells
@@ -65,8 +63,4 @@ def samples_csv(run: Run) -> str:
     unfilled = np.full(len(rows), np.nan)
     texts = [text_cells(name, [getattr(row, name) for row in rows]) for name in SAMPLE_COLUMNS]
     numbers = [number_cells(run.values(c) if "file" in c else unfilled) for c in columns.values()]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*SAMPLE_COLUMNS, *columns])
-    writer.writerows(zip(*texts, *numbers, strict=True))
-    return buffer.getvalue()
+    return csv_text([*SAMPLE_COLUMNS, *columns], zip(*texts, *numbers, strict=True))

@@ -39,7 +39,7 @@ class Scored:
 def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
     """One row for each run, protocol and column, the averages last."""
     groups: dict[str, list[Scored]] = {}
-    for one in (_scored(run, name, record) for run in runs for name, record in run.protocols.items()):
+    for one in (scored(run, name, record) for run in runs for name, record in run.protocols.items()):
         groups.setdefault(one.like, []).append(one)
     rows = [
         row
@@ -51,11 +51,12 @@ def scores_table(runs: Iterable[Run], trials: int) -> pd.DataFrame:
     return table.sort_values(["run_id", "protocol"], kind="stable", ignore_index=True)
 
 
-def _scored(run: Run, protocol: str, record: Mapping[str, Any]) -> Scored:
+def scored(run: Run, protocol: str, record: Mapping[str, Any]) -> Scored:
+    """A run alone. record: what it has of the protocol."""
     whole = formula(record["columns"], record["protocol"]["averages"])
     statistics = whole.read([run], protocol)
-    scored = [place for name, c in whole.columns.items() if "file" in c for place in whole.places[name]]
-    used = stats.complete(statistics[:, scored])
+    there = [place for name, c in whole.columns.items() if "file" in c for place in whole.places[name]]
+    used = stats.complete(statistics[:, there])
     return Scored(run, protocol, record, whole, statistics[used], int((~used).sum()))
 
 

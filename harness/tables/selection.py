@@ -42,9 +42,8 @@ def seen(board: Board, view: View) -> Board:
         if getattr(view, name) is not None:
             table = table[table.index.isin(_fitting(board.table, name, getattr(view, name)))]
     if table.empty:
-        raise RequestError(
-            f"{view.words}: no row of the table fits all of it; there are {', '.join(_rows(board.table))}"
-        )
+        rows = map(row_name, board.table[list(ROW_COLUMNS)].head(10).itertuples(index=False))
+        raise RequestError(f"{view.words}: no row of the table fits all of it; there are {', '.join(rows)}")
     if view.group is not None:
         column = _column(table, "group", view.group)
         table = table.drop_duplicates(column, keep="first")  # the table is in the order of the ranks
@@ -78,10 +77,6 @@ def _fitting(table: pd.DataFrame, column: str, wanted: str) -> pd.Index:
 
 def _names(name: object) -> Sequence[str]:
     return (str(name), str(name).partition("[")[0])
-
-
-def _rows(table: pd.DataFrame) -> list[str]:
-    return [row_name(row) for row in table[list(ROW_COLUMNS)].head(10).itertuples(index=False)]
 
 
 def _column(table: pd.DataFrame, setting: str, name: str) -> str:

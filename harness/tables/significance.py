@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from harness.store.scores import Array
 from harness.tables import stats
-from harness.tables.boards import BoardKey, Ranked
-from harness.tables.columns import AGREEMENT_COLUMNS, SEED, SIGNIFICANCE_COLUMNS
+from harness.tables.boards import Ranked
+from harness.tables.columns import SEED
+from harness.tables.formulas import known_mean
 
 LEVEL = 0.05  # the p-value that a table with all pairs must be able to reach after Holm's correction
 NEXT = 20  # rows compared with the best one where all pairs are too many
@@ -20,7 +21,7 @@ AGREEING = 40  # rows whose samples are compared: Kendall's tau takes its time, 
 Places = NDArray[np.int64]
 
 
-def significance_table(key: BoardKey, ranked: Ranked, permutations: int) -> pd.DataFrame:
+def significance_table(ranked: Ranked, permutations: int) -> pd.DataFrame:
     """Differences of rows per column with paired intervals and p-values, corrected over the pairs of the column.
 
     All pairs, row_a ranked above row_b, as long as the correction leaves p = LEVEL possible: the smallest p-value is
@@ -33,7 +34,7 @@ def significance_table(key: BoardKey, ranked: Ranked, permutations: int) -> pd.D
     parts = _all_pairs(ranked, permutations) if every else _with_best(ranked, permutations)
     table = pd.concat([_part(ranked, place, *part) for place, part in enumerate(parts)], ignore_index=True)
     family = "all pairs" if every else f"best row and the next {NEXT}"
-    return table.assign(family=family, n=ranked.statistics.shape[1], **key.cells)[list(SIGNIFICANCE_COLUMNS)]
+    return table.assign(family=family, n=ranked.statistics.shape[1])
 
 
 def _all_pairs(ranked: Ranked, permutations: int) -> Iterator[tuple[Places, Places, Array]]:
@@ -68,30 +69,23 @@ def _part(ranked: Ranked, place: int, left: Places, right: Places, p: Array) -> 
     return pd.DataFrame(cells).assign(metric=ranked.columns[place])
 
 
-def agreement_table(key: BoardKey, ranked: Ranked) -> pd.DataFrame:
+def agreement_table(ranked: Ranked) -> pd.DataFrame:
     """Spearman's rho and Kendall's tau-b for all pairs of metrics.
 
     system: over the means of the rows. sample: over the samples of a row, the mean over the best rows (AGREEING at
     most) in which both metrics vary; `rows` counts them.
     """
-    places = list(range(len(ranked.formula.columns)))
-    values = ranked.own[:, :, places]
-    system = stats.agreement(ranked.values[:, places])
+    metrics = np.array(tuple(ranked.formula.columns))
+    values = ranked.own[:, :, : len(metrics)]
+    system = stats.agreement(ranked.values[:, : len(metrics)])
     each = np.array([stats.agreement(row) for row in values[:AGREEING]])  # [rows, 2, k, k]
-    counted = (~np.isnan(each)).sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        sample = np.nansum(each, axis=0) / counted
-    levels = (("system", *system, np.full_like(counted[0], len(values))), ("sample", *sample, counted[0]))
-    cells = [
-        {
-            "level": level,
-            "metric_a": ranked.columns[places[a]],
-            "metric_b": ranked.columns[places[b]],
-            "spearman": rho[a, b],
-            "kendall": tau[a, b],
-            "rows": rows[a, b],
-        }
+    counted = (~np.isnan(each)).sum(axis=0)[0]
+    levels = (("system", *system, np.full_like(counted, len(values))), ("sample", *known_mean(each, axis=0), counted))
+    a, b = np.triu_indices(len(metrics), k=1)
+    parts = [
+        pd.DataFrame(
+            {"metric_a": metrics[a], "metric_b": metrics[b], "spearman": rho[a, b], "kendall": tau[a, b]}
+        ).assign(level=level, rows=rows[a, b])
         for level, rho, tau, rows in levels
-        for a, b in zip(*np.triu_indices(len(places), k=1), strict=True)
     ]
-    return pd.DataFrame(cells).assign(n=values.shape[1], **key.cells).reindex(columns=list(AGREEMENT_COLUMNS))
+    return pd.concat(parts, ignore_index=True).assign(n=values.shape[1])

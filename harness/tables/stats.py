@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
 from harness.contracts import RequestError
+from harness.store.scores import Array
 from harness.tables.formulas import Formula
 
-Array = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 CHUNK = 2_000_000  # draws held in memory at once (16 MB)
@@ -170,14 +170,9 @@ def holm(p: Array) -> Array:
 
     A comparison without a p-value (NaN) is no test of the family.
     """
-    known = ~np.isnan(p)
-    if not known.all():
-        whole = np.full_like(p, np.nan)
-        whole[known] = holm(p[known])
-        return whole
-    order = np.argsort(p, kind="stable")
-    steps = p[order] * np.arange(len(p), 0, -1)
-    corrected = np.empty_like(p)
+    order = np.argsort(p, kind="stable")[: np.count_nonzero(~np.isnan(p))]  # NaN comes last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected = np.full_like(p, np.nan)
     corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return corrected
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,15 +10,16 @@ from numpy.typing import NDArray
 
 from harness.store import JournalRow
 from harness.tables import stats
-from harness.tables.boards import BoardKey, Ranked
-from harness.tables.columns import SEED, SUBGROUP_COLUMNS
+from harness.tables.boards import Ranked
+from harness.tables.columns import SEED
+from harness.tables.values import tidy
 
 MANY = 5  # concepts: this many and more are one subgroup
 
 Mask = NDArray[np.bool_]
 
 
-def subgroups_table(key: BoardKey, ranked: Ranked, trials: int) -> pd.DataFrame:
+def subgroups_table(ranked: Ranked, trials: int) -> pd.DataFrame:
     """Means with intervals by modality, by length of the reference and by number of concepts.
 
     A way of dividing that leaves one subgroup is left out, as is what the runs do not know of their samples. One
@@ -31,57 +31,42 @@ def subgroups_table(key: BoardKey, ranked: Ranked, trials: int) -> pd.DataFrame:
         for by, members in divisions(facts).items()
         for label, mask in members.items()
     ]
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return table.assign(**key.cells).reindex(columns=list(SUBGROUP_COLUMNS))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def _part(ranked: Ranked, trials: int, mask: Mask) -> pd.DataFrame:
     statistics = ranked.statistics[:, mask]
     values = ranked.formula(statistics.mean(axis=1))
-    (rows, columns), n = values.shape, statistics.shape[1]
-    bounds = [np.full((rows, columns), np.nan)] * 2
+    low = high = np.full_like(values, np.nan)
+    n = statistics.shape[1]
     if n > 1:
-        bounds[:] = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
-    return pd.DataFrame(
-        {
-            "row": np.repeat(ranked.rows, columns),
-            "metric": np.tile(ranked.columns, rows),
-            "n": n,
-            "value": values.ravel(),
-            "ci_low": bounds[0].ravel(),
-            "ci_high": bounds[1].ravel(),
-        }
-    )
+        low, high = stats.interval(stats.resampled(statistics, trials, SEED, ranked.formula))
+    cells = {"value": values, "ci_low": low, "ci_high": high}
+    return tidy({"row": ranked.rows}, ranked.columns, cells).assign(n=n)
 
 
 def divisions(facts: Sequence[JournalRow]) -> dict[str, dict[str, Mask]]:
-    """Ways to divide the samples -> subgroup -> which samples [n]."""
+    """Ways to divide the samples -> subgroup -> which samples [n].
+
+    Short, middling and long references: equal lengths stay together, so that the thirds may not be even.
+    """
+    kinds = np.array([str(row.modality) for row in facts])
     words = np.array([len(str(row.reference).split()) for row in facts])
-    found = {"modality": dict(_same([row.modality for row in facts])), "caption_length": dict(_thirds(words))}
+    thirds = np.searchsorted(np.quantile(words, [1 / 3, 2 / 3], method="lower"), words)
+    found = {
+        "modality": {str(kind): kinds == kind for kind in np.unique(kinds)},
+        "caption_length": {_range(words[thirds == third]): thirds == third for third in np.unique(thirds)},
+    }
     concepts = [row.concepts for row in facts if row.concepts is not None]
     if len(concepts) == len(facts):  # journals of earlier versions do not have them
-        found["concepts"] = dict(_counted(np.array([len(names) for names in concepts])))
+        counts = np.minimum([len(names) for names in concepts], MANY)
+        found["concepts"] = {_count(number): counts == number for number in np.unique(counts)}
     return {by: members for by, members in found.items() if len(members) > 1}
 
 
-def _same(names: Sequence[Any]) -> Iterator[tuple[str, Mask]]:
-    cells = np.array([str(name) for name in names])
-    for name in sorted(set(cells)):
-        yield str(name), cells == name
+def _range(words: NDArray[np.int64]) -> str:
+    return f"{words.min()}-{words.max()} words"
 
 
-def _thirds(words: NDArray[np.int64]) -> Iterator[tuple[str, Mask]]:
-    """Short, middling and long references; equal lengths stay together, so that the thirds may not be even."""
-    bounds = np.quantile(words, [1 / 3, 2 / 3], method="lower")
-    place = np.searchsorted(bounds, words, side="left")
-    for third in range(3):
-        mask = place == third
-        if mask.any():
-            yield f"{words[mask].min()}-{words[mask].max()} words", mask
-
-
-def _counted(counts: NDArray[np.int64]) -> Iterator[tuple[str, Mask]]:
-    for number in range(MANY + 1):
-        mask = counts >= MANY if number == MANY else counts == number
-        if mask.any():
-            yield f"{number} or more" if number == MANY else str(number), mask
+def _count(concepts: int) -> str:
+    return f"{concepts} or more" if concepts == MANY else str(concepts)

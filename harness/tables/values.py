@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.store.runs import Run
+from harness.store.scores import Array
 
 
 def protocol_values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
@@ -25,6 +26,14 @@ def add_averages(values: pd.DataFrame, averages: Mapping[str, Sequence[str]]) ->
     for name, parts in averages.items():
         table[name] = table[list(parts)].mean(axis=1, skipna=False)
     return table
+
+
+def tidy(rows: Mapping[str, Sequence[str]], metrics: Sequence[str], cells: Mapping[str, Array]) -> pd.DataFrame:
+    """Matrices [rows, metrics] below each other: a line for each row, by its names, and metric."""
+    names = {name: np.repeat(np.array(each), len(metrics)) for name, each in rows.items()}
+    values = {name: matrix.ravel() for name, matrix in cells.items()}
+    count = len(next(iter(cells.values())))
+    return pd.DataFrame({**names, "metric": np.tile(np.array(metrics), count), **values})
 
 
 def missing_reasons(runs: Iterable[Run], protocol: str) -> dict[str, str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers.trainer_callback import PrinterCallback
 
 from harness.batches.features import Features
 from harness.batches.lengths import lengths
@@ -28,21 +27,8 @@ from harness.contracts import (
     Training,
 )
 from harness.machine import memory, ranks
-from harness.store import csv_text, read_json, write_text
-from harness.training.loss import caption_loss
-from harness.training.trainer import (
-    COMPLETE,
-    Bar,
-    CaptionTrainer,
-    Clock,
-    Complete,
-    Items,
-    Unfreeze,
-    arguments,
-    check_options,
-    collated,
-    last_whole,
-)
+from harness.store import csv_text, write_text
+from harness.training.trainer import Bar, CaptionTrainer, Checkpoints, arguments, check_options
 
 
 @dataclass(frozen=True)
@@ -62,8 +48,13 @@ class Fitted:
     shortages: int = 0
 
 
-@dataclass(frozen=True)
-class _Job:
+@dataclass
+class Fit:
+    """A fit of the loaded captioner as planned; `folder/adapter` will hold the result, `folder/losses.csv` the losses.
+
+    With `features` the vision tower sees each picture once, before the first step.
+    """
+
     captioner: Captioner
     strategy: Strategy
     plan: Plan
@@ -71,7 +62,93 @@ class _Job:
     options: Training
     seed: int
     folder: Path
-    features: Features | None
+    limit: Limit = field(default_factory=Limit)
+    features: Features | None = None
+
+    def run(self) -> Fitted:
+        """Train to the end.
+
+        Goes on from the last whole checkpoint in `folder/checkpoints`, with any number of processes. The batch of an
+        update, its order and its loss are the same whatever the processes and the micro-batch; only what is random in
+        the model (dropout) is drawn anew when these change. Where memory runs out the micro-batch is halved and the
+        captioner loaded anew.
+        Raises DoesNotFit, and RequestError when the processes cannot share out a batch evenly.
+        """
+        if not self.queries:
+            raise RequestError("the training split has no usable sample; see the ledger of rejected rows")
+        captioner = self.captioner
+        device = str(next(captioner.model.parameters()).device)
+        check_options(self.options, device, captioner.model, captioner.name)
+        shortages = 0
+        while True:
+            micro = self._micro()
+            fitted = memory.unless_short(partial(self._train, micro))
+            if fitted is not None:
+                return replace(fitted, shortages=shortages)
+            shortages += 1
+            self._lower(micro)
+            del captioner.model  # before the next one is read: there may be no room for two
+            memory.release()
+            captioner.load(device)
+
+    def _micro(self) -> int:
+        """Rows at once: as many as are wanted and fit, an equal share of what this process does of an update."""
+        share = rows_per_process(self.options)
+        most = ranks.once(lambda: self.limit.of(self.options.micro_batch_size or share))
+        return max(rows for rows in range(1, share + 1) if rows <= most and share % rows == 0)
+
+    def _lower(self, micro: int) -> None:
+        """Learn from a shortage. Raises DoesNotFit where nothing can be halved, or others wait for this process."""
+        what = f"fit of {self.captioner.name}"
+        smaller = self.limit.lower(micro, what)
+        self.limit.keep()
+        if ranks.world() > 1:
+            raise DoesNotFit(
+                f"{what}: out of memory with train.micro_batch_size={micro} on each of {ranks.world()} processes; "
+                f"repeat the command, it goes on from the last checkpoint with {smaller}"
+            )
+
+    def _train(self, micro: int) -> Fitted:
+        transformers.set_seed(self.seed)
+        model = self.strategy.attach(self.captioner, self.plan)
+        checkpoints = Checkpoints(self.folder / "checkpoints")
+        if self.features is not None:
+            self.features.prepare(self.queries, self.captioner.name, _example)
+        progress = Bar(self.captioner.name)
+        trainer = self._trainer(model, micro)
+        trainer.add_callback(checkpoints)
+        trainer.add_callback(progress)
+        with _quiet(), progress.stack:
+            trainer.train(resume_from_checkpoint=str(checkpoints.last) if checkpoints.last else None)
+        losses = [row for row in trainer.state.log_history if "loss" in row]
+        if ranks.first():
+            self.strategy.save(model, self.plan, self.folder / "adapter")
+            write_text(self.folder / "losses.csv", _losses_csv(losses))
+        limit = self.options.max_caption_tokens
+        return Fitted(
+            seconds=checkpoints.seconds(),
+            samples=trainer.state.global_step * self.options.batch_size,
+            steps=trainer.state.global_step,
+            captions_cut=sum(self.captioner.answer(q.sample.caption, limit).cut for q in self.queries),
+            final_loss=losses[-1]["loss"] if losses else None,
+            micro_batch_size=micro,
+            processes=ranks.world(),
+        )
+
+    def _trainer(self, model: torch.nn.Module, micro: int) -> CaptionTrainer:
+        def collate(queries: Sequence[Query]) -> dict[str, torch.Tensor]:
+            known = self.features.examples(queries) if self.features is not None else None
+            return self.captioner.collate(known or examples(queries), self.options.max_caption_tokens)
+
+        rate, device = self.strategy.learning_rate, next(model.parameters()).device
+        args = arguments(self.options, micro, rate, self.seed, self.folder / "checkpoints", device)
+        trainer = CaptionTrainer(model, args, self.queries, collate, self.strategy, self.plan)
+        if isinstance(self.captioner, TowerCached):
+            trainer.using_features = self.captioner.using_features
+        if trainer.args.gradient_accumulation_steps > 1:
+            trainer.lengths = ranks.once(lambda: lengths(self.captioner, self.queries, answers=True))
+        torch.manual_seed(self.seed + ranks.rank())  # else all processes drop the same places
+        return trainer
 
 
 def examples(queries: Sequence[Query]) -> list[Example]:
@@ -90,44 +167,6 @@ def _example(query: Query) -> Example:
     return Example(pictures, query.prompt, query.sample.caption)
 
 
-def fit(
-    captioner: Captioner,
-    strategy: Strategy,
-    plan: Plan,
-    queries: Sequence[Query],
-    options: Training,
-    seed: int,
-    folder: Path,
-    limit: Limit | None = None,
-    features: Features | None = None,
-) -> Fitted:
-    """Train the loaded captioner as planned; `folder/adapter` holds the result, `folder/losses.csv` the losses.
-
-    Goes on from the last whole checkpoint in `folder/checkpoints`, with any number of processes. The batch of an
-    update, its order and its loss are the same whatever the processes and the micro-batch; only what is random in
-    the model (dropout) is drawn anew when these change. Where memory runs out the micro-batch is halved and the
-    captioner loaded anew. With `features` the vision tower sees each picture once, before the first step.
-    Raises DoesNotFit, and RequestError when the processes cannot share out a batch evenly.
-    """
-    if not queries:
-        raise RequestError("the training split has no usable sample; see the ledger of rejected rows")
-    job = _Job(captioner, strategy, plan, queries, options, seed, folder, features)
-    limit = limit or Limit()
-    device = str(next(captioner.model.parameters()).device)
-    check_options(options, device, captioner.model, captioner.name)
-    shortages = 0
-    while True:
-        micro = _micro(options, limit)
-        fitted = _attempt(job, micro)
-        if fitted is not None:
-            return replace(fitted, shortages=shortages)
-        shortages += 1
-        _lower(limit, micro, captioner.name)
-        del captioner.model  # before the next one is read: there may be no room for two
-        memory.release()
-        captioner.load(device)
-
-
 def rows_per_process(options: Training) -> int:
     """What each process does of an update. Raises RequestError when they cannot share it out evenly."""
     share, rest = divmod(options.batch_size, ranks.world())
@@ -137,87 +176,6 @@ def rows_per_process(options: Training) -> int:
             "change one of them (another batch size is another fit)"
         )
     return share
-
-
-def _micro(options: Training, limit: Limit) -> int:
-    """Rows at once: as many as are wanted and fit, an equal share of what this process does of an update."""
-    share = rows_per_process(options)
-    most = ranks.once(lambda: limit.of(options.micro_batch_size or share))
-    return max(rows for rows in range(1, share + 1) if rows <= most and share % rows == 0)
-
-
-def _lower(limit: Limit, micro: int, name: str) -> None:
-    """Learn from a shortage. Raises DoesNotFit where nothing can be halved, or where others wait for this process."""
-    smaller = limit.lower(micro, f"fit of {name}")
-    limit.keep()
-    if ranks.world() > 1:
-        raise DoesNotFit(
-            f"fit of {name}: out of memory with train.micro_batch_size={micro} on each of {ranks.world()} processes; "
-            f"repeat the command, it goes on from the last checkpoint with {smaller}"
-        )
-
-
-def _attempt(job: _Job, micro: int) -> Fitted | None:
-    """Train to the end; None when memory has run out."""
-    try:
-        return _train(job, micro)
-    except (MemoryError, RuntimeError) as error:
-        if not memory.is_shortage(error):
-            raise
-    return None
-
-
-def _train(job: _Job, micro: int) -> Fitted:
-    transformers.set_seed(job.seed)
-    model = job.strategy.attach(job.captioner, job.plan)
-    checkpoints = job.folder / "checkpoints"
-    last = ranks.once(lambda: last_whole(checkpoints))
-    clock = Clock(read_json(last / COMPLETE)["seconds"] if last else 0.0)
-    if job.features is not None:
-        job.features.prepare(job.queries, job.captioner.name, _example)
-    progress = Bar(job.captioner.name)
-    trainer = _trainer(job, model, micro, [Unfreeze(job.strategy, job.plan), Complete(clock), progress])
-    with _quiet(), progress.stack:
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    losses = [row for row in trainer.state.log_history if "loss" in row]
-    if ranks.first():
-        job.strategy.save(model, job.plan, job.folder / "adapter")
-        write_text(job.folder / "losses.csv", _losses_csv(losses))
-    limit = job.options.max_caption_tokens
-    return Fitted(
-        seconds=clock.seconds(),
-        samples=trainer.state.global_step * job.options.batch_size,
-        steps=trainer.state.global_step,
-        captions_cut=sum(job.captioner.answer(q.sample.caption, limit).cut for q in job.queries),
-        final_loss=losses[-1]["loss"] if losses else None,
-        micro_batch_size=micro,
-        processes=ranks.world(),
-    )
-
-
-def _trainer(job: _Job, model: torch.nn.Module, micro: int, callbacks: list[Any]) -> CaptionTrainer:
-    def collate(queries: Sequence[Query]) -> dict[str, torch.Tensor]:
-        known = job.features.examples(queries) if job.features is not None else None
-        return job.captioner.collate(known or examples(queries), job.options.max_caption_tokens)
-
-    rate, device = job.strategy.learning_rate, next(model.parameters()).device
-    trainer = CaptionTrainer(
-        model=model,
-        args=arguments(job.options, micro, rate, job.seed, job.folder / "checkpoints", device),
-        train_dataset=Items(job.queries),
-        data_collator=partial(collated, collate=collate),
-        compute_loss_func=caption_loss,
-        callbacks=callbacks,
-    )
-    trainer.write = partial(job.strategy.save, plan=job.plan)
-    trainer.read = partial(job.strategy.load, plan=job.plan)
-    if isinstance(job.captioner, TowerCached):
-        trainer.using_features = job.captioner.using_features
-    if trainer.args.gradient_accumulation_steps > 1:
-        trainer.lengths = ranks.once(lambda: lengths(job.captioner, job.queries, answers=True))
-    trainer.remove_callback(PrinterCallback)
-    torch.manual_seed(job.seed + ranks.rank())  # else all processes drop the same places
-    return trainer
 
 
 class _quiet:  # noqa: N801 (a context manager used like a function)

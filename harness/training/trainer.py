@@ -7,18 +7,20 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 
 from harness.contracts import IGNORED, CapBenchError, Plan, Query, RequestError, Strategy, Training
 from harness.machine import ranks
 from harness.machine.terminal import bar
 from harness.store import Damaged, read_json, write_json
-from harness.training.loss import supervised_only
+from harness.training.loss import caption_loss, supervised_only
 
 COMPLETE = "complete.json"  # written last into a checkpoint: without it the checkpoint is a torso
 KEPT_CHECKPOINTS = 2
@@ -89,14 +91,27 @@ class CaptionTrainer(Trainer):
     Losses are logged unrounded, and one that is no number ends the fit: Trainer would log the mean of the others.
     """
 
-    write: Any
-    read: Any
     using_features: Any = nullcontext
     """What makes a batch of features ready for the model, see `TowerCached`."""
     lengths: Sequence[int] = ()
     """Of the rows, where an update is made in parts."""
     total: torch.Tensor | float = 0.0
     updates = 0
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        queries: Sequence[Query],
+        collate: Collate,
+        strategy: Strategy,
+        plan: Plan,
+    ) -> None:
+        self.strategy, self.plan = strategy, plan
+        items, collator = Items(queries), partial(collated, collate=collate)
+        super().__init__(model, args, collator, items, compute_loss_func=caption_loss)
+        self.add_callback(Unfreeze(strategy, plan))
+        self.remove_callback(PrinterCallback)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         at_once = self.args.per_device_train_batch_size * ranks.world()
@@ -149,10 +164,10 @@ class CaptionTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         del state_dict
         assert output_dir is not None
-        self.write(self.model, folder=Path(output_dir))
+        self.strategy.save(self.model, self.plan, Path(output_dir))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self.read(self.model if model is None else model, folder=Path(resume_from_checkpoint))
+        self.strategy.load(self.model if model is None else model, self.plan, Path(resume_from_checkpoint))
 
 
 def check_options(options: Training, device: str, model: Any = None, name: str = "") -> None:
@@ -233,22 +248,19 @@ class Unfreeze(TrainerCallback):
             self.stage = stage
 
 
-class Clock:
-    """Seconds of a fit, those of interrupted attempts included."""
+class Checkpoints(TrainerCallback):
+    """Marks a checkpoint as whole once every process has written its part, and drops older ones.
 
-    def __init__(self, before: float) -> None:
-        self.before, self.start = before, time.perf_counter()
+    last: the newest whole one, which the fit goes on from; a mark holds the seconds of all attempts up to it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.last = ranks.once(lambda: last_whole(folder))
+        self.before, self.start = read_json(self.last / COMPLETE)["seconds"] if self.last else 0.0, time.perf_counter()
 
     def seconds(self) -> float:
-        """Seconds so far."""
+        """Seconds of the fit so far."""
         return self.before + time.perf_counter() - self.start
-
-
-class Complete(TrainerCallback):
-    """Marks a checkpoint as whole once every process has written its part, and drops older ones."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """A checkpoint begins a new line of the log: what is summed up for it would be lost with the process."""
@@ -260,7 +272,7 @@ class Complete(TrainerCallback):
         if not ranks.first():
             return
         root = Path(str(args.output_dir))
-        write_json(root / f"checkpoint-{state.global_step}" / COMPLETE, {"seconds": self.clock.seconds()})
+        write_json(root / f"checkpoint-{state.global_step}" / COMPLETE, {"seconds": self.seconds()})
         for old in by_step(root)[:-KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
 

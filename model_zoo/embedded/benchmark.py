@@ -25,7 +25,7 @@ from harness.machine.devices import pick_device
 from harness.machine.terminal import console
 from harness.store import Journal
 from harness.tables.csv_files import write_csv
-from harness.training.fit import examples, fit
+from harness.training.fit import Fit, examples
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._random import PIXELS, write_config, write_weights
 
@@ -57,7 +57,7 @@ def measure(
     captioner.generate(examples(test[:2]), decoding)  # whatever is set up at first use is not measured
     with tempfile.TemporaryDirectory() as results:
         fitting = provenance.Meter(device)
-        done = fit(captioner, strategy, plan, train, config.build(cell, "train"), 0, Path(results))
+        done = Fit(captioner, strategy, plan, train, config.build(cell, "train"), 0, Path(results)).run()
         fit_peak = fitting.peak_bytes()
         journal = Journal(Path(results) / "captions.jsonl")
         generating = provenance.Meter(device)

@@ -13,7 +13,7 @@ from harness.contracts import CapBenchError, Decoding, Query, RequestError
 from harness.inference.generate import generate
 from harness.machine import memory
 from harness.store import Damaged, Journal
-from harness.training.fit import fit
+from harness.training.fit import Fit
 from tests.support.cell_driver import limit_rows, parts
 
 
@@ -202,7 +202,7 @@ def fitted(folder, rows=None, limit=None, **changes):
     made.captioner.load("cpu")
     plan = made.strategy.plan(made.captioner)
     training = type(made.training)(**{**made.training.__dict__, **changes})
-    done = fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, folder, limit)
+    done = Fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, folder, limit or Limit()).run()
     return done, pd.read_csv(folder / "losses.csv")
 
 
@@ -241,7 +241,7 @@ def test_a_shortage_in_the_middle_goes_on_from_the_last_checkpoint(whole, tmp_pa
     made.captioner.load = load_counting
     made.captioner.load("cpu")
     plan = made.strategy.plan(made.captioner)
-    done = fit(made.captioner, made.strategy, plan, queries(made, "train"), made.training, 0, tmp_path)
+    done = Fit(made.captioner, made.strategy, plan, queries(made, "train"), made.training, 0, tmp_path).run()
     assert len(old) == 2
     # 20 samples by 8: two whole updates and one of 4 in an epoch; step 3 is made again, as it was after checkpoint 2
     assert sizes == [8, 8, 4, 8, 4, 4, 4, 4, 4, 4]
@@ -257,7 +257,7 @@ def test_a_fit_of_one_row_that_does_not_fit_fails(tmp_path):
     plan = made.strategy.plan(made.captioner)
     training = type(made.training)(**{**made.training.__dict__, "micro_batch_size": 1})
     with pytest.raises(DoesNotFit, match="fit of smolvlm: out of memory with one row"):
-        fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, tmp_path)
+        Fit(made.captioner, made.strategy, plan, queries(made, "train"), training, 0, tmp_path).run()
 
 
 def test_a_loss_that_is_no_number_ends_the_fit(tmp_path):

@@ -66,7 +66,7 @@ def test_the_journal_says_whose_caption_was_copied(results):
     train = config.build(config.cells("run", SMALL)[0], "dataset").load("train").samples
     captions = {sample.id: sample.caption for sample in train}
     nearest = run_of(results, control="nearest")
-    assert all(row.caption == captions[row.to_json()["neighbour"]] for row in nearest.rows)
+    assert all(row.caption == captions[vars(row)["neighbour"]] for row in nearest.rows)
     assert nearest.manifest["control"]["pictures"] == len(train)
     assert nearest.manifest["control"]["duplicates"] == 0
     constant = run_of(results, control="constant")
@@ -168,7 +168,7 @@ def test_killed_between_batches_it_goes_on_to_the_same_captions(tmp_path):
         assert cell.run(parts(asked, tmp_path / folder)).status == "ok"
     assert journal.read_bytes().startswith(before)
     (other,) = (tmp_path / "whole").glob("runs/*/captions.jsonl")
-    torn, whole = ([{**row.to_json(), "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
+    torn, whole = ([{**vars(row), "seconds": 0} for row in Journal(path).rows()] for path in (journal, other))
     assert torn == whole
     assert len(torn) == 150
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from harness import config
 from harness.choices import groups
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
-from harness.training.fit import examples, fit
+from harness.training.fit import Fit, examples
 from harness.training.loss import caption_loss
 from tests.support.captioners import SIBLINGS, composed
 from tests.support.captioners import strategy as named
@@ -115,7 +115,7 @@ def test_what_is_saved_comes_back_and_gives_the_same_captions(model, lora, tmp_p
     if not strategy.trains:
         pytest.skip("trains nothing")
     before = captions(captioner)
-    done = fit(captioner, strategy, plan, queries(), training(learning_rate=5e-3), 0, tmp_path)
+    done = Fit(captioner, strategy, plan, queries(), training(learning_rate=5e-3), 0, tmp_path).run()
     assert done.steps == 4
     captioner.model.eval()
     fitted = captions(captioner)
@@ -163,7 +163,7 @@ def test_dora_adds_one_magnitude_per_output(tmp_path):
     plain = build("smolvlm", "targeted")[1].plan(captioner)
     modules = dict(captioner.skeleton().named_modules())
     assert plan.params_trained - plain.params_trained == sum(modules[name].out_features for name in plan.adapted)
-    assert fit(captioner, strategy, plan, queries(), training(max_steps=1), 0, tmp_path).steps == 1
+    assert Fit(captioner, strategy, plan, queries(), training(max_steps=1), 0, tmp_path).run().steps == 1
 
 
 def test_lora_counts_are_rank_times_in_plus_out():
@@ -218,7 +218,7 @@ def test_frozen_parts_stay_as_they_are_until_their_stage(tmp_path):
     before = {name: p.detach().clone() for name, p in captioner.model.named_parameters()}
     first = plan.schedule[0][1]
     plan = type(plan)(**{**plan.__dict__, "schedule": ((0.0, first), (0.99, plan.trained))})
-    fit(captioner, strategy, plan, queries(), training(), 0, tmp_path)
+    Fit(captioner, strategy, plan, queries(), training(), 0, tmp_path).run()
     moved = {name for name, p in captioner.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved
     assert all(any(name.startswith(f"{prefix}.") for prefix in first) for name in moved)
@@ -231,7 +231,7 @@ def test_accumulated_micro_batches_give_the_update_of_the_large_batch(tmp_path):
     for micro in (None, 2):
         captioner, strategy, plan = planned("smolvlm", "targeted", "lora.dropout=0.0")
         folder = tmp_path / str(micro)
-        fit(captioner, strategy, plan, queries(), training(micro_batch_size=micro), 0, folder)
+        Fit(captioner, strategy, plan, queries(), training(micro_batch_size=micro), 0, folder).run()
         losses.append(pd.read_csv(folder / "losses.csv")["loss"])
     assert losses[0].to_numpy() == pytest.approx(losses[1].to_numpy(), abs=2e-4)
 
@@ -255,14 +255,14 @@ def test_the_loss_looks_at_supervised_positions_only():
 
 def test_captions_that_are_cut_are_counted(tmp_path):
     captioner, strategy, plan = planned("smolvlm", "targeted")
-    done = fit(captioner, strategy, plan, queries(), training(max_caption_tokens=5, max_steps=1), 0, tmp_path)
+    done = Fit(captioner, strategy, plan, queries(), training(max_caption_tokens=5, max_steps=1), 0, tmp_path).run()
     assert done.captions_cut == 8
 
 
 def test_a_training_split_without_samples_is_refused(tmp_path):
     captioner, strategy, plan = planned("smolvlm", "targeted")
     with pytest.raises(RequestError, match="no usable sample"):
-        fit(captioner, strategy, plan, [], training(), 0, tmp_path)
+        Fit(captioner, strategy, plan, [], training(), 0, tmp_path).run()
 
 
 def test_a_fit_that_breaks_gives_the_terminal_back(tmp_path, monkeypatch):
@@ -280,7 +280,7 @@ def test_a_fit_that_breaks_gives_the_terminal_back(tmp_path, monkeypatch):
 
     monkeypatch.setattr(captioner, "collate", broken)
     with pytest.raises(RuntimeError, match="broken") as caught:  # keeps the frames alive, as a debugger would
-        fit(captioner, strategy, plan, queries(), training(), 0, tmp_path)
+        Fit(captioner, strategy, plan, queries(), training(), 0, tmp_path).run()
     screen.flush()
     text = (tmp_path / "screen").read_text()
     assert caught.tb is not None

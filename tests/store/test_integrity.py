@@ -18,7 +18,7 @@ from tests.support.commands import SMALL, only
 def forge(run: Path) -> None:
     """Edit the captions as someone would who knows how row checksums are made."""
     journal = Journal(run / "captions.jsonl")
-    rows = [JournalRow(row.to_json() | {"caption": f"better {row.caption}"}) for row in journal.rows()]
+    rows = [JournalRow(vars(row) | {"caption": f"better {row.caption}"}) for row in journal.rows()]
     journal.path.unlink()
     journal.append(rows)
 

@@ -48,7 +48,7 @@ def test_a_journal_gives_back_what_was_appended(tmp_path_factory, rows):
     journal = Journal(tmp_path_factory.mktemp("journal") / "captions.jsonl")
     for row in rows:
         journal.append([JournalRow(row)])
-    assert [row.to_json() for row in journal.rows()] == rows
+    assert [vars(row) for row in journal.rows()] == rows
 
 
 @given(caption=TEXTS, cut=st.integers(min_value=1, max_value=60))

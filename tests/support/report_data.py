@@ -31,7 +31,7 @@ def hostile(results: Path) -> Path:
     """The same with hostile captions, references, ids, modalities, models and errors."""
     made_up(results)
     for place, run in enumerate(find_runs(results)):
-        rows = [row.to_json() for row in run.read()]
+        rows = [vars(row) for row in run.read()]
         for number, row in enumerate(rows):
             row["caption"] = HOSTILE[(number + place) % 4]
             row["reference"] = HOSTILE[(number + 1) % 4]

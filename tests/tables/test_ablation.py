@@ -208,7 +208,7 @@ def test_journals_without_the_label_have_no_rows_by_label(results, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(results, copy)
     for run in find_runs(copy):
-        rows = [{key: value for key, value in row.to_json().items() if key != "label"} for row in run.rows]
+        rows = [{key: value for key, value in vars(row).items() if key != "label"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
         Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
         manifest = read_json(run.folder / "manifest.json")
@@ -230,7 +230,7 @@ def test_a_base_in_another_style_must_ask_the_same_question(results):
     found = ablation_table(board, 50, 100)
     assert set(found["prompt"]) == {"modality_tag"}
     for base in bases:
-        vars(base)["rows"] = [JournalRow(row.to_json() | {"prompt": "What is it?"}) for row in base.rows]
+        vars(base)["rows"] = [JournalRow(vars(row) | {"prompt": "What is it?"}) for row in base.rows]
     assert ablation_table(board, 50, 100).empty
 
 

@@ -14,7 +14,7 @@ from harness.store import Journal, JournalRow, file_digest, read_json, write_jso
 from harness.store.runs import find_runs
 from harness.store.scores import read_scores
 from harness.tables import columns, significance
-from harness.tables.boards import BoardKey, Ranked
+from harness.tables.boards import Ranked
 from harness.tables.formulas import formula
 from harness.tables.labels import labels
 from harness.tables.rebuild import rebuild
@@ -115,7 +115,7 @@ def test_the_best_of_many_equal_rows_differs_from_none_of_the_next():
         means = values.mean(axis=1)[None]
         used = np.ones(50, dtype=bool)
         ranked = Ranked(names, formula({"rouge": {}}, {}), frozenset(), values, values, means, None, used)
-        table = significance.significance_table(BoardKey("d", "s", "w", "p", "0"), ranked, 2000)
+        table = significance.significance_table(ranked, 2000)
         assert set(table["family"]) == {"best row and the next 20"}
         found += table["p_holm"].min() <= 0.05
     assert found <= 5
@@ -191,7 +191,7 @@ def test_subgroups_by_hand():
 def test_journals_without_concepts_leave_that_division_out(tmp_path):
     results = made_up(tmp_path, runs=2)
     for run in find_runs(results):
-        rows = [{key: value for key, value in row.to_json().items() if key != "concepts"} for row in run.rows]
+        rows = [{key: value for key, value in vars(row).items() if key != "concepts"} for row in run.rows]
         (run.folder / "captions.jsonl").unlink()
         Journal(run.folder / "captions.jsonl").append(map(JournalRow, rows))
     rebuild(results, 50, 100)

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 
 from harness import config
 from harness.contracts import Decoding, Query, Training
+from harness.training.fit import Fit
 from harness.training.fit import examples as decoded
-from harness.training.fit import fit
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded import benchmark
 from tests.support.captioners import CONF, NAMES, examples, make
@@ -76,7 +76,7 @@ def test_a_fit_learns_and_comes_back(name: str, dtype: str, dora: bool, tmp_path
     strategy = config.build(config.cells("run", overrides)[0], "lora")
     captioner = on_device(name, dtype)
     plan = strategy.plan(captioner)
-    fit(captioner, strategy, plan, queries()[:4], training(), 0, tmp_path)
+    Fit(captioner, strategy, plan, queries()[:4], training(), 0, tmp_path).run()
     losses = pd.read_csv(tmp_path / "losses.csv")["loss"]
     assert losses.iloc[-1] < 0.95 * losses.iloc[0]
     fresh = on_device(name, dtype)

@@ -17,8 +17,8 @@ from harness import config
 from harness.cells import cell
 from harness.cells.parts import build_parts
 from harness.contracts import CapBenchError, Decoding, Query, Refused, RequestError, Training
+from harness.training.fit import Fit
 from harness.training.fit import examples as decoded
-from harness.training.fit import fit
 from harness.training.loss import caption_loss
 from model_zoo.base import quantise
 from model_zoo.base.captioner import HFCaptioner
@@ -183,9 +183,9 @@ def test_a_fit_learns_is_resumed_and_comes_back(name, tmp_path):
     targeted = strategy("targeted")
     plan = targeted.plan(own)
     before = captions(own)
-    fit(own, targeted, plan, queries()[:4], training(max_steps=1, save_every=1), 0, tmp_path)
+    Fit(own, targeted, plan, queries()[:4], training(max_steps=1, save_every=1), 0, tmp_path).run()
     again = loaded(own.name, dtype=own.scheme)
-    done = fit(again, targeted, plan, queries()[:4], training(max_steps=6), 0, tmp_path)
+    done = Fit(again, targeted, plan, queries()[:4], training(max_steps=6), 0, tmp_path).run()
     losses = pd.read_csv(tmp_path / "losses.csv")
     assert (done.steps, list(losses["step"])) == (6, list(range(1, 7)))
     assert losses["loss"].iloc[-1] < 0.9 * losses["loss"].iloc[0]
@@ -205,7 +205,7 @@ def test_dora_on_4_bit_layers_starts_at_the_base_and_trains(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(attached.eval()(**batch).logits, base.model(**batch).logits, atol=1e-3, rtol=1e-3)
     again = loaded("smolvlm", dtype="nf4")
-    fit(again, dora, plan, queries()[:4], training(max_steps=4), 0, tmp_path)
+    Fit(again, dora, plan, queries()[:4], training(max_steps=4), 0, tmp_path).run()
     losses = pd.read_csv(tmp_path / "losses.csv")["loss"]
     assert losses.iloc[-1] < losses.iloc[0]
 
@@ -231,7 +231,7 @@ def test_frozen_parts_keep_half_precision(tmp_path):
     attached = built.attach(captioner, built.plan(captioner))
     frozen = {p.dtype for p in attached.parameters() if not p.requires_grad}
     assert frozen == {torch.bfloat16, torch.uint8}
-    fit(captioner, built, built.plan(captioner), queries()[:4], training(max_steps=1), 0, tmp_path)
+    Fit(captioner, built, built.plan(captioner), queries()[:4], training(max_steps=1), 0, tmp_path).run()
 
 
 # ---------------------------------------------------------------- identity
