@@ -8,7 +8,6 @@ import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +24,7 @@ from harness.benchmarks._runner import Benchmark, Row
 from harness.contracts import Query, TowerCached
 from harness.machine import provenance
 from harness.machine.bfloat16 import emulation
+from model_zoo.embedded._random import prepare
 
 QUESTION = "Describe this medical image."
 WORDS = (6, 8, 10, 12, 13, 15, 16, 18, 20, 22, 25, 28, 32, 38, 47, 60)
@@ -75,7 +75,7 @@ class Comparison(Benchmark):
         """The published sizes with random weights; written once into `folder`."""
         place = folder / self.model
         if not place.is_dir():
-            import_module("model_zoo.embedded.benchmark").prepare(self.model, place, self.device, self.layers)
+            prepare(self.model, place, self.device, self.layers)
         return place
 
     def cell(self, checkpoint: Path, *overrides: str) -> config.Cell:

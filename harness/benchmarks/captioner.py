@@ -3,7 +3,8 @@
     python -m harness.benchmarks.captioner ORDER.json RESULT.json
 
 `capbench bench` starts it. Pictures, shapes, weights and seeds are fixed: the twin's, or random ones of the published
-sizes, whose captions hardly ever stop, so that captions per second are those of the longest ones.
+sizes, whose captions hardly ever stop, so that captions per second are those of the longest ones. Features of the
+tower are kept where LoRA leaves it as it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,8 +26,8 @@ from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.store import Journal
 from harness.training.fit import Fitted, examples, fit
+from model_zoo.embedded._random import prepare
 
-FROZEN = ("lora=targeted", "lora.sites=[qkv,mlp,connector]")  # leaves the tower as it is
 QUESTION = "Describe this medical image."
 ROOM = 20 * 2.0**30
 
@@ -46,12 +46,6 @@ class Bench:
     test: list[Query] = field(default_factory=list)
     row: dict[str, Any] = field(default_factory=dict)
 
-    def load(self) -> float:
-        """Seconds to read the weights."""
-        meter = provenance.Meter(self.device)
-        self.captioner.load(self.device)
-        return meter.seconds()
-
     def features(self, name: str) -> Features | None:
         """An empty, or known, place for what the tower sees."""
         if not isinstance(self.captioner, TowerCached) or any(r == "vision" for r in self.plan.counts):
@@ -60,7 +54,7 @@ class Bench:
 
     def fit(self, name: str, features: Features | None) -> Fitted:
         """A fit from the checkpoint's weights."""
-        self.load()
+        self.captioner.load(self.device)
         options = config.build(self.cell, "train")
         plan = self.strategy.plan(self.captioner)
         folder = self.folder / name
@@ -75,15 +69,18 @@ class Bench:
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """One row. order: model, size ("twin" or "real"), overrides (KEY=VALUE of `capbench run`), device, threads."""
+    """One row. order: model, size ("twin" or "real"), sites, overrides (KEY=VALUE of `capbench run`), device, threads."""
     bench = _made(order, folder)
-    whole = provenance.Meter(bench.device)
-    bench.row["load_s"] = bench.load()
+    meter = provenance.Meter(bench.device)
+    bench.captioner.load(bench.device)
+    bench.row["load_s"] = meter.seconds()
     bench.captioner.generate(examples(bench.test[:1]), config.build(bench.cell, "generate"))  # set up at first use
     _stages(bench)
-    _fits(bench)
-    _captions(bench)
-    bench.row["peak_mb"] = whole.peak_bytes() / 1e6
+    for name, stage in (("fit_peak_mb", _fits), ("captions_peak_mb", _captions)):
+        meter = provenance.Meter(bench.device)
+        stage(bench)
+        bench.row[name] = meter.peak_bytes() / 1e6
+    bench.row["peak_mb"] = max(bench.row["fit_peak_mb"], bench.row["captions_peak_mb"])
     return {"model": order["model"], "size": order["size"], **bench.row}
 
 
@@ -92,9 +89,10 @@ def _made(order: Mapping[str, Any], folder: Path) -> Bench:
     overrides = [f"model={order['model']}", *order["overrides"]]
     if order["size"] == "real":
         checkpoint = folder / "checkpoint"
-        import_module("model_zoo.embedded.benchmark").prepare(order["model"], checkpoint, device)
+        prepare(order["model"], checkpoint, device)
         overrides += ["weights=hub", f"model.hub={checkpoint}", "train.workers=0"]
-    lora = list(FROZEN) if config.build(config.cells("run", overrides)[0], "model").sites else ["lora=full"]
+    adapted = ["lora=targeted", f"lora.sites=[{','.join(order['sites'])}]"]
+    lora = adapted if config.build(config.cells("run", overrides)[0], "model").sites else ["lora=full"]
     (cell,) = config.cells("run", [*overrides, *lora])
     captioner, strategy, dataset = (config.build(cell, group) for group in ("model", "lora", "dataset"))
     plan = strategy.plan(captioner)

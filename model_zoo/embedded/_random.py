@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from harness.contracts import RequestError
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.base.checkpoint import PUBLISHED, TWINS, read_json
+from model_zoo.embedded._twin import open_twin
 
 SHARD = 2 * 2**30  # bytes that are in memory at once
 SPREAD = 0.02  # standard deviation of a weight, as the families initialise theirs
@@ -27,6 +28,12 @@ PIXELS: dict[str, dict[str, Any]] = {
     "llava_15": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
 }
 """What the published preprocessor_config.json says otherwise than the twin's."""
+
+
+def prepare(name: str, folder: Path, device: str, layers: int | None = None) -> None:
+    """Write a checkpoint folder that is read like a real one."""
+    write_config(name, folder, layers)
+    write_weights(open_twin(name, folder), folder, device)
 
 
 def write_config(name: str, folder: Path, layers: int | None = None) -> None:
