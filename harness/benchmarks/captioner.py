@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import config
-from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
+from harness.benchmarks._real import QUESTION, features
 from harness.contracts import CapBenchError, Captioner, Plan, Query, Strategy, TowerCached
 from harness.inference.generate import generate
 from harness.machine import provenance
@@ -27,9 +27,6 @@ from harness.machine.devices import pick_device
 from harness.store import Journal
 from harness.training.fit import Fitted, examples, fit
 from model_zoo.embedded._random import prepare
-
-QUESTION = "Describe this medical image."
-ROOM = 20 * 2.0**30
 
 
 @dataclass
@@ -46,11 +43,11 @@ class Bench:
     test: list[Query] = field(default_factory=list)
     row: dict[str, Any] = field(default_factory=dict)
 
-    def features(self, name: str) -> Features | None:
-        """An empty, or known, place for what the tower sees."""
-        if not isinstance(self.captioner, TowerCached) or any(r == "vision" for r in self.plan.counts):
+    def features(self) -> Features | None:
+        """What the tower sees, kept; None where it cannot be."""
+        if not isinstance(self.captioner, TowerCached) or "vision" in self.plan.counts:
             return None
-        return Features(self.captioner, FeatureFiles(self.folder / name, ROOM), {})
+        return features(self.captioner, self.folder)
 
     def fit(self, name: str, features: Features | None) -> Fitted:
         """A fit from the checkpoint's weights."""
@@ -69,7 +66,7 @@ class Bench:
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """One row. order: model, size ("twin" or "real"), sites, overrides (KEY=VALUE of `capbench run`), device, threads."""
+    """One row. order: model, size ("twin" or "real"), LoRA's sites, overrides of `capbench run`, device, threads."""
     bench = _made(order, folder)
     meter = provenance.Meter(bench.device)
     bench.captioner.load(bench.device)
@@ -123,19 +120,19 @@ def _fits(bench: Bench) -> None:
     """Samples per second with pictures, with features that are made first, and with those that are there."""
     plain = bench.fit("plain", None)
     bench.row["fit_samples_per_s"] = plain.samples / plain.seconds
-    if bench.features("features") is None:
+    if bench.features() is None:
         return
     for name in ("fit_first_samples_per_s", "fit_cached_samples_per_s"):
-        done = bench.fit(name, bench.features("features"))
+        done = bench.fit(name, bench.features())
         bench.row[name] = done.samples / done.seconds
     bench.row["fit_cached_speedup"] = bench.row["fit_cached_samples_per_s"] / bench.row["fit_samples_per_s"]
 
 
 def _captions(bench: Bench) -> None:
     bench.row["captions_per_s"] = bench.captions("plain", None)
-    if bench.features("features") is not None:
-        bench.captions("filling", bench.features("features"))
-        bench.row["captions_cached_per_s"] = bench.captions("cached", bench.features("features"))
+    if bench.features() is not None:
+        bench.captions("filling", bench.features())
+        bench.row["captions_cached_per_s"] = bench.captions("cached", bench.features())
 
 
 def main(argv: Sequence[str]) -> None:

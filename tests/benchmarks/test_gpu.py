@@ -38,9 +38,8 @@ def test_a_folder_has_the_published_sizes_and_the_twins_words(name: str, tmp_pat
 def test_weights_come_in_shards_and_tied_ones_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_random, "SHARD", 2**17)
     monkeypatch.setattr(_random, "PUBLISHED", _random.TWINS)  # tiny sizes: all that matters here is the cutting
-    _random.write_config("qwen2_vl", tmp_path / "small")
+    _random.prepare("qwen2_vl", tmp_path / "small", "cpu")
     captioner = make("qwen2_vl", weights="hub", hub=str(tmp_path / "small"), dtype="float32")
-    _random.write_weights(captioner, tmp_path / "small", "cpu")
     places = json.loads((tmp_path / "small" / "model.safetensors.index.json").read_text())["weight_map"]
     assert len(set(places.values())) > 1
     assert "lm_head.weight" not in places
@@ -49,8 +48,9 @@ def test_weights_come_in_shards_and_tied_ones_once(tmp_path: Path, monkeypatch: 
             sizes = [weights.get_tensor(name).numel() * 2 for name in weights.keys()]  # noqa: SIM118 (no mapping)
         assert len(sizes) == 1 or sum(sizes) <= 2**17
     captioner.load("cpu")
+    spread = captioner.config.text_config.initializer_range
     deep = captioner.model.model.language_model.layers[0]
-    assert deep.mlp.up_proj.weight.std().item() == pytest.approx(_random.SPREAD, rel=0.05)
+    assert deep.mlp.up_proj.weight.std().item() == pytest.approx(spread, rel=0.05)
     assert torch.equal(deep.input_layernorm.weight, torch.ones(captioner.config.text_config.hidden_size))
 
 
