@@ -40,4 +40,4 @@ def save(model: CNNTransformerNet, folder: Path) -> None:
     save_file(rest, folder / "decoder" / "model.safetensors", {"format": "pt"})
 
 
-TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)
+CHECKPOINTS = {"cnn_transformer": Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)}

@@ -34,4 +34,4 @@ def write(folder: Path) -> None:
     MoondreamNet(config, tiled=True, fused=True).save_pretrained(folder)
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=10000, steps=5500, rate=3e-3))
+CHECKPOINTS = {"moondream2": Twin(write, describe_or_list, Recipe(pictures=10000, steps=5500, rate=3e-3))}

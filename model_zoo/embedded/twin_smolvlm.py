@@ -86,4 +86,4 @@ def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int
     )
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=12000, steps=6000))
+CHECKPOINTS = {"smolvlm": Twin(write, describe_or_list, Recipe(pictures=12000, steps=6000))}

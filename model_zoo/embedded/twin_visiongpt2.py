@@ -51,4 +51,4 @@ def save(model: VisionGPT2Net, folder: Path) -> None:
     model.gpt2.save_pretrained(folder / "text")
 
 
-TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)
+CHECKPOINTS = {"visiongpt2": Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)}

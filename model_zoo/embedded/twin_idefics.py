@@ -10,10 +10,10 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageP
 
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.base.checkpoint import TWINS
-from model_zoo.embedded._llava import PATCH, SIDE
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import Twin, open_twin
 from model_zoo.embedded._words import QUESTIONS, describe_or_list, train_tokenizer
+from model_zoo.embedded.twin_llava import PATCH, SIDE
 from model_zoo.idefics import END, FAKE, IMAGE
 
 ADDED = [FAKE, IMAGE, END]
@@ -99,4 +99,4 @@ def begin(captioner: HFCaptioner) -> None:
     torch.nn.init.normal_(captioner.model.get_parameter("model.perceiver_resampler.latents"), std=0.1)
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=10000, steps=6500), begin)
+CHECKPOINTS = {"idefics_9b": Twin(write, describe_or_list, Recipe(pictures=10000, steps=6500), begin)}

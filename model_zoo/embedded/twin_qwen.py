@@ -1,14 +1,25 @@
-"""Twins of both Qwen-VL generations: tokenizer, image processor, proportions."""
+"""The twins of both Qwen-VL generations: half a million parameters each."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessor
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+)
 
-from model_zoo.embedded._twin import TEXT
-from model_zoo.embedded._words import train_tokenizer
+from model_zoo.base.captioner import HFCaptioner
+from model_zoo.base.checkpoint import TWINS
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._twin import TEXT, Twin, open_twin
+from model_zoo.embedded._words import describe_and_trust, describe_or_list, train_tokenizer
 
 CHAT_TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% for message in messages %}"
@@ -38,18 +49,11 @@ SPECIAL = (
 # Larger than the real 14: a phantom of 128 pixels has 8x8 patches, and so 16 image tokens, within the yaml's limits.
 PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
+TOWER = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "initializer_range": 0.05}
 
 
 def write(folder: Path, config_class: Any, model_class: Any, **vision: Any) -> None:
     """The proportions of the real one, as far as they can be kept. vision: what its tower has of its own."""
-    tokenizer = write_processors(folder)
-    tower = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "initializer_range": 0.05}
-    config = config_class(text_config=text_config(tokenizer), vision_config=tower | vision, **marks(tokenizer))
-    model_class(config).save_pretrained(folder)
-
-
-def write_processors(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer with its chat template, and the image processor."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(list(SPECIAL), SPOKEN),
         eos_token="<|im_end|>",
@@ -60,7 +64,15 @@ def write_processors(folder: Path) -> PreTrainedTokenizerFast:
     )
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessor(**PATCHES, merge_size=MERGE).save_pretrained(folder)
-    return tokenizer
+    names = ("vision_start", "vision_end", "image", "video")
+    ids = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
+    config = config_class(
+        text_config=text_config(tokenizer),
+        vision_config=TOWER | vision,
+        tie_word_embeddings=True,
+        **{f"{name}_token_id": number for name, number in zip(names, ids, strict=True)},
+    )
+    model_class(config).save_pretrained(folder)
 
 
 def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -81,14 +93,43 @@ def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
-def marks(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The ids of the tokens that stand for pictures."""
-    names = ("vision_start", "vision_end", "image_pad", "video_pad")
-    start, end, image, video = tokenizer.convert_tokens_to_ids([f"<|{name}|>" for name in names])
-    return {
-        "vision_start_token_id": start,
-        "vision_end_token_id": end,
-        "image_token_id": image,
-        "video_token_id": video,
-        "tie_word_embeddings": True,
-    }
+def begin(captioner: HFCaptioner) -> None:
+    """Start from Qwen2-VL's twin wherever name and shape agree: it has the same words, and few steps are enough."""
+    earlier = open_twin("qwen2_vl", TWINS / "qwen2_vl")
+    earlier.load("cpu")
+    state = captioner.model.state_dict()
+    known = earlier.model.state_dict().items()
+    state.update({name: tensor for name, tensor in known if name in state and tensor.shape == state[name].shape})
+    captioner.model.load_state_dict(state)
+
+
+CHECKPOINTS = {
+    "qwen2_vl": Twin(
+        partial(
+            write,
+            config_class=Qwen2VLConfig,
+            model_class=Qwen2VLForConditionalGeneration,
+            embed_dim=64,
+            hidden_size=TEXT["hidden_size"],
+            mlp_ratio=2,
+        ),
+        describe_or_list,
+        Recipe(pictures=6000, steps=3500),
+    ),
+    "qwen25_vl": Twin(
+        partial(
+            write,
+            config_class=Qwen2_5_VLConfig,
+            model_class=Qwen2_5_VLForConditionalGeneration,
+            window_size=2 * MERGE * PATCHES["patch_size"],
+            fullatt_block_indexes=[0, 2],  # and a block between them that sees windows of 2x2 image tokens
+            hidden_size=64,
+            intermediate_size=96,
+            out_hidden_size=TEXT["hidden_size"],
+            tokens_per_second=2,
+        ),
+        describe_and_trust,
+        Recipe(pictures=4000, steps=1300, rate=1.5e-3, seed=1),
+        begin,
+    ),
+}

@@ -1,7 +1,9 @@
-"""Twins of the LLaVA family: tokenizer, towers of tiny sizes, one folder."""
+"""LLaVA's twins: 0.6 million parameters each."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,21 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from model_zoo.embedded._twin import TEXT
-from model_zoo.embedded._words import train_tokenizer
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._twin import TEXT, Twin
+from model_zoo.embedded._words import describe_or_list, train_tokenizer
 
 SIDE = 64
 PATCH = 16
 PINPOINTS = [[64, 64], [64, 128], [128, 64]]
 """A square picture is one tile and the whole, 36 tokens; a long one has two tiles."""
+VICUNA = (
+    " A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+    " USER:",
+    " ASSISTANT:",
+)
+"""The system text, and who speaks."""
 
 
 def write_15(folder: Path) -> None:
@@ -97,3 +107,11 @@ def parts(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": False,
     }
+
+
+RECIPE = Recipe(pictures=10000, steps=5000)
+CHECKPOINTS = {
+    "llava_15": Twin(write_15, describe_or_list, replace(RECIPE, steps=6000)),
+    "llava_mistral": Twin(partial(write_16, text="mistral"), describe_or_list, RECIPE),
+    "llava_vicuna": Twin(partial(write_16, text="llama", vocabulary=700, words=VICUNA), describe_or_list, RECIPE),
+}
