@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.contracts import RequestError, Sweep
 
 
+@dataclass(eq=False)
 class Ray:
     """Each cell in a worker that is used once. `address` of null starts ray here, "auto" joins a running cluster."""
 
-    def __init__(
-        self, name: str, jobs: int | None, address: str | None, cpus_per_job: float, gpus_per_job: float | None
-    ) -> None:
-        self.name, self.jobs, self.address = name, jobs, address
-        self.cpus_per_job, self.gpus_per_job = cpus_per_job, gpus_per_job
+    name: str
+    jobs: int | None
+    address: str | None
+    cpus_per_job: float
+    gpus_per_job: float | None
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Nothing: its processes start elsewhere."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -17,23 +18,19 @@ EMBEDDED = Path(__file__).parent / "embedded"
 HELP = "train one with `capbench modality fit dataset=NAME out=FOLDER` and give modality.checkpoint=FOLDER"
 
 
+@dataclass(eq=False)
 class Predicted:
     """What a ResNet says of each sample's first picture, as `capbench modality fit` has trained it.
 
     The checkpoint's content is part of what a run is known by (`digest`), the place where it lies is not.
     """
 
-    def __init__(
-        self,
-        name: str,
-        checkpoint: Annotated[str | None, RUNTIME],
-        least: Annotated[float, Ge(0), Lt(1)],
-        batch_size: Annotated[Positive, RUNTIME],
-        device: Annotated[str, RUNTIME],
-    ) -> None:
-        self.name, self.checkpoint, self.least = name, checkpoint, least
-        self.batch_size, self.device = batch_size, device
-        self._known: dict[str, str | None] = {}
+    name: str
+    checkpoint: Annotated[str | None, RUNTIME]
+    least: Annotated[float, Ge(0), Lt(1)]
+    batch_size: Annotated[Positive, RUNTIME]
+    device: Annotated[str, RUNTIME]
+    _known: dict[str, str | None] = field(default_factory=dict, init=False)
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files. Raises RequestError when there is none."""
