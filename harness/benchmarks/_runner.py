@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,12 @@ class Benchmark(ABC):
                 f"--{one.name}", required=one.default is MISSING, default=one.default, help=note, **told
             )
         return parser
+
+
+def capbench(*words: str) -> None:
+    """Run a whole command in a process of its own. Raises CalledProcessError when it fails."""
+    command = [sys.executable, "-P", "-m", "harness.cli", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
 def here() -> dict[str, Any]:
