@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -14,7 +12,8 @@ from bleurt_pytorch import BleurtConfig, BleurtForSequenceClassification
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaForMaskedLM
 
 from harness.encoders import checkpoint as _checkpoint
-from harness.encoders.medimageinsight import empty_net
+from harness.encoders.medimageinsight import empty_net, read_config
+from harness.encoders.pair_files import TWIN
 from harness.metrics._alignscore_net import AlignNet
 from harness.metrics.embedded import alignscore, bleurt, pair_encoder
 
@@ -81,7 +80,7 @@ def _aligner(folder: Path, captions: Sequence[str], sizes: dict[str, int]) -> No
 def _pair_encoder(folder: Path, captions: Sequence[str], *, tiny: bool) -> None:
     """MedImageInsight at half its width and its own picture size: picture and text cost 18 to 1, as in the original."""
     words = pair_encoder.write_tokenizer(folder / "language_model" / "clip_tokenizer_4.16.2", captions, VOCABULARY)
-    config: dict[str, Any] = copy.deepcopy(pair_encoder.CONFIG)
+    config = read_config(TWIN / "config.yaml")
     if not tiny:
         config["IMAGE_ENCODER"] |= {"IMAGE_SIZE": [480, 480]}
         config["IMAGE_ENCODER"]["SPEC"] |= {
