@@ -4,7 +4,6 @@ and how much of what a device can do a piece of work comes to."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from transformers import Idefics3ImageProcessor
 from harness import config
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
-from harness.benchmarks._runner import Benchmark, Row
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import Query, TowerCached
 from harness.machine import provenance
 from harness.machine.bfloat16 import emulation
@@ -64,10 +63,8 @@ class Comparison(Benchmark):
                     "share_of_matmul": row["gflops_per_s"] / peak,
                     **facts,
                     "matmul_gflops_per_s": peak,
-                    "cores": os.cpu_count(),
-                    "device": provenance.device_name(self.device),
+                    **here(self.device),
                     "versions": provenance.versions("torch", "transformers", "peft", "trl"),
-                    "code": provenance.code_version(),
                     "measured_at": provenance.now(),
                 }
 

@@ -78,10 +78,10 @@ def capbench(*words: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def here() -> dict[str, Any]:
-    """What a figure of this machine's cores depends on."""
+def here(device: str = "cpu") -> dict[str, Any]:
+    """What a figure of this machine depends on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "device": provenance.device_name("cpu"), "code": provenance.code_version()}
+    return {"cores": cores, "device": provenance.device_name(device), "code": provenance.code_version()}
 
 
 def _joined(table: pd.DataFrame, path: Path, key: list[str]) -> pd.DataFrame:

@@ -27,9 +27,8 @@ from torch.utils.data import DataLoader
 from transformers import Idefics3ImageProcessor
 
 from harness import cli, config
-from harness.benchmarks._runner import Benchmark, Row
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import ImageSource
-from harness.machine import provenance
 from harness.store import csv_text, write_text
 from model_zoo.nets.idefics3_pixels import QuickImageProcessor
 
@@ -177,7 +176,6 @@ class Decoding(Benchmark):
     def rows(self) -> Iterator[Row]:
         """Pictures a second, and how far values differ."""
         torch.set_num_threads(1)
-        facts = {"device": provenance.device_name("cpu"), "code": provenance.code_version()}
         with TemporaryDirectory(prefix="decoding-") as scratch:
             paths, table = draw(Path(scratch), self.pictures), Path(scratch) / "table.csv"
             for edge in self.edges:
@@ -185,7 +183,7 @@ class Decoding(Benchmark):
                 files = read("table", path=str(table), check="listed", cache=None)[: len(part)]
                 shards = read("prepared", root=prepare(table, edge))[: len(part)]
                 for row in measure(sides(part, files, shards, edge, TILE), len(part), self.repeats):
-                    yield {"longest_edge": edge, **row, "pictures": self.pictures, "workers": WORKERS, **facts}
+                    yield {"longest_edge": edge, **row, "pictures": self.pictures, "workers": WORKERS, **here()}
 
 
 main = Decoding.main

@@ -14,10 +14,20 @@ from model_zoo.embedded._pretrain import Recipe, Teach
 TEXT: dict[str, Any] = {
     "hidden_size": 96,
     "intermediate_size": 192,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "initializer_range": 0.05,
 }
 """Sizes of the twins' language models, so far as they are alike."""
+VISION: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 16,
+}
+"""Sizes of their vision towers."""
 
 
 def save_whole(model: Any, folder: Path) -> None:

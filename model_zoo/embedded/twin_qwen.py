@@ -6,20 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessor,
-)
+from transformers import PreTrainedTokenizerFast
 
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.base.checkpoint import TWINS
 from model_zoo.embedded._pretrain import Recipe
 from model_zoo.embedded._twin import TEXT, Twin, open_twin
 from model_zoo.embedded._words import describe_and_trust, describe_or_list, train_tokenizer
+from model_zoo.qwen_vl import Qwen2VL, Qwen25VL, QwenVL
 
 CHAT_TEMPLATE = (
     "{% set image_count = namespace(value=0) %}{% for message in messages %}"
@@ -52,7 +46,7 @@ MERGE = 2
 TOWER = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "initializer_range": 0.05}
 
 
-def write(folder: Path, config_class: Any, model_class: Any, **vision: Any) -> None:
+def write(folder: Path, family: type[QwenVL], **vision: Any) -> None:
     """The proportions of the real one, as far as they can be kept. vision: what its tower has of its own."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(list(SPECIAL), SPOKEN),
@@ -63,16 +57,16 @@ def write(folder: Path, config_class: Any, model_class: Any, **vision: Any) -> N
         clean_up_tokenization_spaces=False,
     )
     tokenizer.save_pretrained(folder)
-    Qwen2VLImageProcessor(**PATCHES, merge_size=MERGE).save_pretrained(folder)
+    family.image_processor_class(**PATCHES, merge_size=MERGE).save_pretrained(folder)
     names = ("vision_start", "vision_end", "image", "video")
     ids = tokenizer.convert_tokens_to_ids(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"])
-    config = config_class(
+    config = family.config_class(
         text_config=text_config(tokenizer),
         vision_config=TOWER | vision,
         tie_word_embeddings=True,
         **{f"{name}_token_id": number for name, number in zip(names, ids, strict=True)},
     )
-    model_class(config).save_pretrained(folder)
+    family.model_class(config).save_pretrained(folder)
 
 
 def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -80,7 +74,6 @@ def text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     return {
         **TEXT,
         "vocab_size": len(tokenizer),
-        "num_hidden_layers": 2,
         "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "max_window_layers": 2,
@@ -103,33 +96,18 @@ def begin(captioner: HFCaptioner) -> None:
     captioner.model.load_state_dict(state)
 
 
+EARLIER = partial(write, family=Qwen2VL, embed_dim=64, hidden_size=TEXT["hidden_size"], mlp_ratio=2)
+LATER = partial(
+    write,
+    family=Qwen25VL,
+    window_size=2 * MERGE * PATCHES["patch_size"],
+    fullatt_block_indexes=[0, 2],  # and a block between them that sees windows of 2x2 image tokens
+    hidden_size=64,
+    intermediate_size=96,
+    out_hidden_size=TEXT["hidden_size"],
+    tokens_per_second=2,
+)
 CHECKPOINTS = {
-    "qwen2_vl": Twin(
-        partial(
-            write,
-            config_class=Qwen2VLConfig,
-            model_class=Qwen2VLForConditionalGeneration,
-            embed_dim=64,
-            hidden_size=TEXT["hidden_size"],
-            mlp_ratio=2,
-        ),
-        describe_or_list,
-        Recipe(pictures=6000, steps=3500),
-    ),
-    "qwen25_vl": Twin(
-        partial(
-            write,
-            config_class=Qwen2_5_VLConfig,
-            model_class=Qwen2_5_VLForConditionalGeneration,
-            window_size=2 * MERGE * PATCHES["patch_size"],
-            fullatt_block_indexes=[0, 2],  # and a block between them that sees windows of 2x2 image tokens
-            hidden_size=64,
-            intermediate_size=96,
-            out_hidden_size=TEXT["hidden_size"],
-            tokens_per_second=2,
-        ),
-        describe_and_trust,
-        Recipe(pictures=4000, steps=1300, rate=1.5e-3, seed=1),
-        begin,
-    ),
+    "qwen2_vl": Twin(EARLIER, describe_or_list, Recipe(pictures=6000, steps=3500)),
+    "qwen25_vl": Twin(LATER, describe_and_trust, Recipe(pictures=4000, steps=1300, rate=1.5e-3, seed=1), begin),
 }
