@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness import config
 from harness.benchmarks._runner import Benchmark, Row, capbench, here
-from harness.contracts import Generated, Query, Sample, ScoreProtocol, Split
+from harness.contracts import Dataset, Generated, Query, Sample, ScoreProtocol
 from harness.store import Journal, JournalRow, digest, file_digest, write_json, write_text
 from harness.tables import stats
 from harness.tables.columns import RUN_COLUMNS
@@ -73,7 +73,8 @@ def make_results(
     """
     rng = np.random.default_rng(0)
     protocol: ScoreProtocol = config.build_node(config.choice("protocol", "embedded"), "protocol")
-    facts = _made_up(rng, samples) if dataset is None else _known(dataset)
+    known: Dataset | None = config.build_node(dataset, "dataset") if dataset else None
+    facts = known.load("test").samples if known else _made_up(rng, samples)
     references = [sample.caption for sample in facts]
     queries = [Query(sample, "Describe the picture in one caption.") for sample in facts]
     hard = rng.beta(2, 5, size=len(facts))
@@ -94,11 +95,6 @@ def _made_up(rng: np.random.Generator, count: int) -> list[Sample]:
         Sample(f"image_{n:06d}", (), text, "test", MODALITIES[int(rng.integers(6))], (*WORDS[: rng.integers(1, 6)],))
         for n, text in enumerate(references)
     ]
-
-
-def _known(dataset: Mapping[str, Any]) -> list[Sample]:
-    split: Split = config.build_node(dataset, "dataset").load("test")
-    return list(split.samples)
 
 
 def _text(rng: np.random.Generator, words: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -228,10 +228,3 @@ def _silence() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def combined(digests: Sequence[tuple[str, str]]) -> str:
-    """One digest for a captioner of one or several (part, digest)."""
-    if len(digests) == 1:
-        return digests[0][1]
-    return hashlib.sha256("\n".join(f"{part} {value}" for part, value in digests).encode()).hexdigest()

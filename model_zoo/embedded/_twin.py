@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from harness import config
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe, Teach
@@ -30,11 +32,6 @@ VISION: dict[str, Any] = {
 """Sizes of their vision towers."""
 
 
-def save_whole(model: Any, folder: Path) -> None:
-    """Save a model that is one checkpoint."""
-    model.save_pretrained(folder)
-
-
 @dataclass(frozen=True)
 class Twin:
     """`write` a folder of random weights, `begin` the training, `teach` by the `recipe`, `save` what was trained."""
@@ -43,7 +40,7 @@ class Twin:
     teach: Teach
     recipe: Recipe
     begin: Callable[[HFCaptioner], None] | None = None
-    save: Callable[[Any, Path], None] = save_whole
+    save: Callable[[Any, Path], None] = PreTrainedModel.save_pretrained
 
 
 def open_twin(name: str, folder: Path) -> HFCaptioner:
