@@ -33,14 +33,10 @@ class AlignNet(nn.Module):
         self.tri_layer = nn.Linear(config.hidden_size, 3)
         self.reg_layer = nn.Linear(config.hidden_size, 1)
 
-    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, width): tanh of a linear map of the first token."""
-        found: Tensor = self.base_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
-        return found
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch,) probabilities in float32 that the claim is aligned; the other two classes: neutral, contradict."""
-        logits: Tensor = self.tri_layer(self.pooled(input_ids, attention_mask))
+        found = self.base_model(input_ids=input_ids, attention_mask=attention_mask)
+        logits: Tensor = self.tri_layer(found.pooler_output)
         return logits.float().softmax(dim=-1)[:, 0]
 
 
