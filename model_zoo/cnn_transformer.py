@@ -135,8 +135,6 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _chexnet(file: Path) -> dict[str, Tensor]:
     """arnoweng/CheXNet's model.pth.tar: keys of torchvision 0.1 behind `module.densenet121.`."""
-    return {_modern(key): value for key, value in read_tensors(file, "CheXNet's model.pth.tar").items()}
-
-
-def _modern(key: str) -> str:
-    return re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key.removeprefix("module.densenet121."))
+    tensors = read_tensors(file, "CheXNet's model.pth.tar")
+    named = {key.removeprefix("module.densenet121."): value for key, value in tensors.items()}
+    return {re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key): named[key] for key in named}

@@ -12,6 +12,7 @@ import torch
 from annotated_types import Ge, Lt
 
 from harness.contracts import RUNTIME, ImageError, ImageSource, Positive, RequestError, Sample
+from harness.machine.devices import pick_device
 from harness.modality import _resnet
 
 EMBEDDED = Path(__file__).parent / "embedded"
@@ -52,7 +53,7 @@ class Predicted:
         return [None if key is None else self._known[key] for key in keys]
 
     def _predict(self, images: dict[str, ImageSource]) -> None:
-        network = _resnet.read(self._folder(), self._device())
+        network = _resnet.read(self._folder(), pick_device(self.device, None))
         items = list(images.items())
         for start in range(0, len(items), self.batch_size):
             pixels = {}
@@ -80,9 +81,6 @@ class Predicted:
                 f"modality.checkpoint={self.checkpoint}: expected a folder with a ResNet classifier, {wrong}; {HELP}"
             )
         return folder
-
-    def _device(self) -> str:
-        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _key(sample: Sample) -> str | None:

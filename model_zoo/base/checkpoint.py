@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,9 +15,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import logging
 
 from harness.contracts import RequestError
+from harness.encoders.checkpoint import quiet
 from harness.encoders.weights import check_loaded
 from harness.store.files_cache import content_hash
 from model_zoo.base import found
@@ -203,7 +202,7 @@ def read_model(
     Raises RequestError naming a key that is missing, left over or of another shape.
     """
     weight_files(folder)
-    with _silence():  # of the warnings about keys, which are judged here
+    with quiet():  # about keys, which are judged here
         model, info = cls.from_pretrained(
             folder,
             config=config,
@@ -218,13 +217,3 @@ def read_model(
         )
     check_loaded(folder, model, info, may_lack, may_ignore)
     return model
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)

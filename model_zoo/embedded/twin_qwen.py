@@ -30,16 +30,8 @@ CHAT_TEMPLATE = (
 )
 """That of Qwen2-VL-2B-Instruct, less the videos."""
 SPOKEN = ("system", "\n", "You are a helpful assistant.", "user", "assistant")
-SPECIAL = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+NAMES = ("endoftext", "im_start", "im_end", "vision_start", "vision_end", "vision_pad", "image_pad", "video_pad")
+SPECIAL = [f"<|{name}|>" for name in NAMES]
 # Larger than the real 14: a phantom of 128 pixels has 8x8 patches, and so 16 image tokens, within the yaml's limits.
 PATCHES = {"patch_size": 16, "temporal_patch_size": 2}
 MERGE = 2
@@ -49,10 +41,10 @@ TOWER = {**PATCHES, "spatial_merge_size": MERGE, "depth": 3, "num_heads": 4, "in
 def write(folder: Path, family: type[QwenVL], **vision: Any) -> None:
     """The proportions of the real one, as far as they can be kept. vision: what its tower has of its own."""
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=train_tokenizer(list(SPECIAL), SPOKEN),
+        tokenizer_object=train_tokenizer(SPECIAL, SPOKEN),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL[1:]),
+        additional_special_tokens=SPECIAL[1:],
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )

@@ -183,7 +183,8 @@ def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
-    pixels = torch.cat([_pixels(reader, n) for n in track(range(recipe.pictures), "drawing", transient=True)])
+    pictures = (PhantomImage(SEED, "train", n, PIXELS).load() for n in range(recipe.pictures))
+    pixels = torch.cat([reader.pixels([one]) for one in track(pictures, "drawing", recipe.pictures, transient=True)])
     drawn = [draw_factors(SEED, "train", n) for n in range(recipe.pictures)]
     rng = np.random.default_rng(SEED)
 
@@ -197,10 +198,6 @@ def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     last = descend(losses(), optimizer, schedule)
     net.eval()
     return last
-
-
-def _pixels(reader: MedImageInsight, number: int) -> Tensor:
-    return reader.pixels([PhantomImage(SEED, "train", number, PIXELS).load()])
 
 
 def loss_of(
