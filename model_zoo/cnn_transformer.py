@@ -13,17 +13,10 @@ from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from harness.contracts import RUNTIME
+from harness.encoders.checkpoint import read_json
 from harness.encoders.weights import fill, read_tensors
 from model_zoo.base.baseline import Baseline
-from model_zoo.base.checkpoint import (
-    TEXT,
-    Reference,
-    Weights,
-    read_config,
-    read_json,
-    read_tokenizer,
-    weight_files,
-)
+from model_zoo.base.checkpoint import TEXT, Reference, Weights, read_config, read_tokenizer, weight_files
 from model_zoo.base.options import Float, Kind
 from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from harness.contracts import RequestError
+from harness.encoders.checkpoint import read_json
 from harness.encoders.weights import fill, read_tensors
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():
-        try:
-            values = json.loads(beside.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RequestError(f"{beside}: not valid JSON ({error}); get the checkpoint again") from error
+        values = read_json(beside)
         if values.get("model_type") == "roberta":
             config: RobertaConfig = RobertaConfig.from_dict(values)
             return config

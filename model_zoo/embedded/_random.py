@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from harness.contracts import RequestError
-from model_zoo.base.checkpoint import PUBLISHED, TWINS, read_json
+from harness.encoders.checkpoint import read_json
+from model_zoo.base.checkpoint import PUBLISHED, TWINS
 from model_zoo.embedded._twin import open_twin
 
 SHARD = 2 * 2**30  # bytes of a file
