@@ -13,17 +13,10 @@ from transformers import ViTImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from harness.contracts import RUNTIME
+from harness.encoders.checkpoint import read_json
 from harness.encoders.weights import fill, read_tensors
 from model_zoo.base.baseline import Baseline
-from model_zoo.base.checkpoint import (
-    TEXT,
-    Reference,
-    Weights,
-    read_config,
-    read_json,
-    read_tokenizer,
-    weight_files,
-)
+from model_zoo.base.checkpoint import TEXT, Reference, Weights, read_config, read_tokenizer, weight_files
 from model_zoo.base.options import Float, Kind
 from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 
@@ -135,8 +128,6 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
 
 def _chexnet(file: Path) -> dict[str, Tensor]:
     """arnoweng/CheXNet's model.pth.tar: keys of torchvision 0.1 behind `module.densenet121.`."""
-    return {_modern(key): value for key, value in read_tensors(file, "CheXNet's model.pth.tar").items()}
-
-
-def _modern(key: str) -> str:
-    return re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key.removeprefix("module.densenet121."))
+    tensors = read_tensors(file, "CheXNet's model.pth.tar")
+    named = {key.removeprefix("module.densenet121."): value for key, value in tensors.items()}
+    return {re.sub(r"(denselayer\d+)\.(norm|conv)\.([12])\.", r"\1.\2\3.", key): named[key] for key in named}

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from harness.contracts import RequestError, Seen, Site
-from model_zoo.base.checkpoint import read_json
+from harness.encoders.checkpoint import read_json
 from model_zoo.base.sites import usual_sites
 from model_zoo.base.tower import PIXELS, TowerCaptioner
 

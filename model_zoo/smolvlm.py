@@ -11,7 +11,7 @@ import torch
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
 
 from harness.contracts import Seen
-from model_zoo.base.checkpoint import require
+from harness.encoders.checkpoint import require
 from model_zoo.base.language import LanguageCaptioner
 from model_zoo.base.sites import usual_sites
 from model_zoo.base.tower import PIXELS

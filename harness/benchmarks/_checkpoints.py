@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from bleurt_pytorch import BleurtConfig, BleurtForSequenceClassification
-from torch import nn
-from transformers import (
-    BertConfig,
-    BertModel,
-    RobertaConfig,
-    RobertaForMaskedLM,
-    RobertaModel,
-)
+from transformers import BertConfig, BertModel, RobertaConfig, RobertaForMaskedLM
 
 from harness.encoders import checkpoint as _checkpoint
-from harness.encoders.medimageinsight import empty_net
+from harness.encoders.medimageinsight import empty_net, read_config
+from harness.encoders.pair_files import TWIN
+from harness.metrics._alignscore_net import AlignNet
 from harness.metrics.embedded import alignscore, bleurt, pair_encoder
 
 VOCABULARY = 6000  # of the tokenizers, learnt from the captions at hand: real captions split into few pieces
 SPREAD = 0.06  # of the random weights: with the usual 0.02 all pairs would score alike
 TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+D12 = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12, "num_attention_heads": 16}
 
 
-class Aligner(nn.Module):
+class Aligner(AlignNet):
     """AlignScore's published modules, the language-model head included, which scoring never needs."""
 
     def __init__(self, config: RobertaConfig) -> None:
-        super().__init__()
-        self.base_model = RobertaModel(config)
+        super().__init__(config)
         self.mlm_head = RobertaForMaskedLM(config).lm_head
-        self.bin_layer = nn.Linear(config.hidden_size, 2)
-        self.tri_layer = nn.Linear(config.hidden_size, 3)
-        self.reg_layer = nn.Linear(config.hidden_size, 1)
 
 
 def write(folder: Path, captions: Sequence[str], *, tiny: bool) -> dict[str, Path]:
@@ -66,12 +56,10 @@ def _bert(folder: Path, sizes: dict[str, int]) -> None:
 def _bleurt(folder: Path, captions: Sequence[str], *, tiny: bool) -> None:
     """BLEURT-20-D12's sizes but for the vocabulary."""
     words = bleurt.write_tokenizer(folder, captions, 1000 if tiny else VOCABULARY)
-    sizes = TINY if tiny else {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 12}
     config = BleurtConfig(
+        **(TINY if tiny else D12),
         vocab_size=len(words),
         embedding_size=128,
-        num_attention_heads=sizes.get("num_attention_heads", 16),
-        **{key: value for key, value in sizes.items() if key != "num_attention_heads"},
         max_position_embeddings=512,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
@@ -92,7 +80,7 @@ def _aligner(folder: Path, captions: Sequence[str], sizes: dict[str, int]) -> No
 def _pair_encoder(folder: Path, captions: Sequence[str], *, tiny: bool) -> None:
     """MedImageInsight at half its width and its own picture size: picture and text cost 18 to 1, as in the original."""
     words = pair_encoder.write_tokenizer(folder / "language_model" / "clip_tokenizer_4.16.2", captions, VOCABULARY)
-    config: dict[str, Any] = copy.deepcopy(pair_encoder.CONFIG)
+    config = read_config(TWIN / "config.yaml")
     if not tiny:
         config["IMAGE_ENCODER"] |= {"IMAGE_SIZE": [480, 480]}
         config["IMAGE_ENCODER"]["SPEC"] |= {

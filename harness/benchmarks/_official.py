@@ -74,24 +74,14 @@ def bleurt(folder: Path, device: str) -> Calls:
 
 def alignscore(folder: Path, device: str) -> Calls:
     """One sentence pair per forward pass, padded to 512 tokens, the language-model head computed and thrown away."""
-    from transformers import RobertaConfig, RobertaTokenizerFast
+    from transformers import RobertaTokenizerFast
 
+    from harness.metrics._alignscore_net import config_of
     from harness.metrics._sentences import splitter
 
-    state = torch.load(folder / "AlignScore-base.ckpt", weights_only=True)["state_dict"]
-    width = state["tri_layer.weight"].shape[1]
-    layers = len({key.split(".")[3] for key in state if key.startswith("base_model.encoder.layer.")})
-    config = RobertaConfig(
-        vocab_size=state["base_model.embeddings.word_embeddings.weight"].shape[0],
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=state["base_model.encoder.layer.0.intermediate.dense.weight"].shape[0],
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-    )
-    model = Aligner(config).eval()
+    file = folder / "AlignScore-base.ckpt"
+    state = torch.load(file, weights_only=True)["state_dict"]
+    model = Aligner(config_of(file, state)).eval()
     model.load_state_dict(state)
     model.to(device)
     tokenizer = RobertaTokenizerFast.from_pretrained(folder)
@@ -148,8 +138,9 @@ def umls_f1() -> Calls:
     def concepts(text: str) -> set[str]:
         kept: list[Mapping[str, Any]] = []
         found = cat.get_entities(text).get("entities", {}).values()
+        # It keeps some names that overlap longer ones with this tokenizer; its documentation says that it does not.
         for entity in sorted(found, key=lambda entity: entity["start"] - entity["end"]):
-            if not any(_overlap(entity, other) for other in kept):
+            if all(entity["end"] <= other["start"] or other["end"] <= entity["start"] for other in kept):
                 kept.append(entity)
         return {entity["cui"] for entity in kept}
 
@@ -161,8 +152,3 @@ def umls_f1() -> Calls:
         return values
 
     return run
-
-
-def _overlap(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """MedCAT keeps some names that overlap longer ones with this tokenizer; its documentation says that it does not."""
-    return bool(one["start"] < other["end"] and other["start"] < one["end"])

@@ -4,11 +4,9 @@ and how much of what a device can do a piece of work comes to."""
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,10 +19,11 @@ from transformers import Idefics3ImageProcessor
 from harness import config
 from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
-from harness.benchmarks._runner import Benchmark, Row
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import Query, TowerCached
 from harness.machine import provenance
 from harness.machine.bfloat16 import emulation
+from model_zoo.embedded._random import prepare
 
 QUESTION = "Describe this medical image."
 WORDS = (6, 8, 10, 12, 13, 15, 16, 18, 20, 22, 25, 28, 32, 38, 47, 60)
@@ -64,10 +63,8 @@ class Comparison(Benchmark):
                     "share_of_matmul": row["gflops_per_s"] / peak,
                     **facts,
                     "matmul_gflops_per_s": peak,
-                    "cores": os.cpu_count(),
-                    "device": provenance.device_name(self.device),
+                    **here(self.device),
                     "versions": provenance.versions("torch", "transformers", "peft", "trl"),
-                    "code": provenance.code_version(),
                     "measured_at": provenance.now(),
                 }
 
@@ -75,7 +72,7 @@ class Comparison(Benchmark):
         """The published sizes with random weights; written once into `folder`."""
         place = folder / self.model
         if not place.is_dir():
-            import_module("model_zoo.embedded.benchmark").prepare(self.model, place, self.device, self.layers)
+            prepare(self.model, place, self.device, self.layers)
         return place
 
     def cell(self, checkpoint: Path, *overrides: str) -> config.Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -71,10 +72,16 @@ class Benchmark(ABC):
         return parser
 
 
-def here() -> dict[str, Any]:
-    """What a figure of this machine's cores depends on."""
+def capbench(*words: str) -> None:
+    """Run a whole command in a process of its own. Raises CalledProcessError when it fails."""
+    command = [sys.executable, "-P", "-m", "harness.cli", *words]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def here(device: str = "cpu") -> dict[str, Any]:
+    """What a figure of this machine depends on."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cores": cores, "device": provenance.device_name("cpu"), "code": provenance.code_version()}
+    return {"cores": cores, "device": provenance.device_name(device), "code": provenance.code_version()}
 
 
 def _joined(table: pd.DataFrame, path: Path, key: list[str]) -> pd.DataFrame:

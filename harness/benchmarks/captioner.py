@@ -3,7 +3,8 @@
     python -m harness.benchmarks.captioner ORDER.json RESULT.json
 
 `capbench bench` starts it. Pictures, shapes, weights and seeds are fixed: the twin's, or random ones of the published
-sizes, whose captions hardly ever stop, so that captions per second are those of the longest ones.
+sizes, whose captions hardly ever stop, so that captions per second are those of the longest ones. Features of the
+tower are kept where LoRA leaves it as it is.
 """
 
 from __future__ import annotations
@@ -12,24 +13,20 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from harness import config
-from harness.batches.feature_files import FeatureFiles
 from harness.batches.features import Features
+from harness.benchmarks._real import QUESTION, features
 from harness.contracts import CapBenchError, Captioner, Plan, Query, Strategy, TowerCached
 from harness.inference.generate import generate
 from harness.machine import provenance
 from harness.machine.devices import pick_device
 from harness.store import Journal
 from harness.training.fit import Fit, Fitted, examples
-
-FROZEN = ("lora=targeted", "lora.sites=[qkv,mlp,connector]")  # leaves the tower as it is
-QUESTION = "Describe this medical image."
-ROOM = 20 * 2.0**30
+from model_zoo.embedded._random import prepare
 
 
 @dataclass
@@ -46,21 +43,15 @@ class Bench:
     test: list[Query] = field(default_factory=list)
     row: dict[str, Any] = field(default_factory=dict)
 
-    def load(self) -> float:
-        """Seconds to read the weights."""
-        meter = provenance.Meter(self.device)
-        self.captioner.load(self.device)
-        return meter.seconds()
-
-    def features(self, name: str) -> Features | None:
-        """An empty, or known, place for what the tower sees."""
-        if not isinstance(self.captioner, TowerCached) or any(r == "vision" for r in self.plan.counts):
+    def features(self) -> Features | None:
+        """What the tower sees, kept; None where it cannot be."""
+        if not isinstance(self.captioner, TowerCached) or "vision" in self.plan.counts:
             return None
-        return Features(self.captioner, FeatureFiles(self.folder / name, ROOM), {})
+        return features(self.captioner, self.folder)
 
     def fit(self, name: str, features: Features | None) -> Fitted:
         """A fit from the checkpoint's weights."""
-        self.load()
+        self.captioner.load(self.device)
         options = config.build(self.cell, "train")
         plan = self.strategy.plan(self.captioner)
         folder = self.folder / name
@@ -75,15 +66,18 @@ class Bench:
 
 
 def measure(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """One row. order: model, size ("twin" or "real"), overrides (KEY=VALUE of `capbench run`), device, threads."""
+    """One row. order: model, size ("twin" or "real"), LoRA's sites, overrides of `capbench run`, device, threads."""
     bench = _made(order, folder)
-    whole = provenance.Meter(bench.device)
-    bench.row["load_s"] = bench.load()
+    meter = provenance.Meter(bench.device)
+    bench.captioner.load(bench.device)
+    bench.row["load_s"] = meter.seconds()
     bench.captioner.generate(examples(bench.test[:1]), config.build(bench.cell, "generate"))  # set up at first use
     _stages(bench)
-    _fits(bench)
-    _captions(bench)
-    bench.row["peak_mb"] = whole.peak_bytes() / 1e6
+    for name, stage in (("fit_peak_mb", _fits), ("captions_peak_mb", _captions)):
+        meter = provenance.Meter(bench.device)
+        stage(bench)
+        bench.row[name] = meter.peak_bytes() / 1e6
+    bench.row["peak_mb"] = max(bench.row["fit_peak_mb"], bench.row["captions_peak_mb"])
     return {"model": order["model"], "size": order["size"], **bench.row}
 
 
@@ -92,9 +86,10 @@ def _made(order: Mapping[str, Any], folder: Path) -> Bench:
     overrides = [f"model={order['model']}", *order["overrides"]]
     if order["size"] == "real":
         checkpoint = folder / "checkpoint"
-        import_module("model_zoo.embedded.benchmark").prepare(order["model"], checkpoint, device)
+        prepare(order["model"], checkpoint, device)
         overrides += ["weights=hub", f"model.hub={checkpoint}", "train.workers=0"]
-    lora = list(FROZEN) if config.build(config.cells("run", overrides)[0], "model").sites else ["lora=full"]
+    adapted = ["lora=targeted", f"lora.sites=[{','.join(order['sites'])}]"]
+    lora = adapted if config.build(config.cells("run", overrides)[0], "model").sites else ["lora=full"]
     (cell,) = config.cells("run", [*overrides, *lora])
     captioner, strategy, dataset = (config.build(cell, group) for group in ("model", "lora", "dataset"))
     plan = strategy.plan(captioner)
@@ -125,19 +120,19 @@ def _fits(bench: Bench) -> None:
     """Samples per second with pictures, with features that are made first, and with those that are there."""
     plain = bench.fit("plain", None)
     bench.row["fit_samples_per_s"] = plain.samples / plain.seconds
-    if bench.features("features") is None:
+    if bench.features() is None:
         return
     for name in ("fit_first_samples_per_s", "fit_cached_samples_per_s"):
-        done = bench.fit(name, bench.features("features"))
+        done = bench.fit(name, bench.features())
         bench.row[name] = done.samples / done.seconds
     bench.row["fit_cached_speedup"] = bench.row["fit_cached_samples_per_s"] / bench.row["fit_samples_per_s"]
 
 
 def _captions(bench: Bench) -> None:
     bench.row["captions_per_s"] = bench.captions("plain", None)
-    if bench.features("features") is not None:
-        bench.captions("filling", bench.features("features"))
-        bench.row["captions_cached_per_s"] = bench.captions("cached", bench.features("features"))
+    if bench.features() is not None:
+        bench.captions("filling", bench.features())
+        bench.row["captions_cached_per_s"] = bench.captions("cached", bench.features())
 
 
 def main(argv: Sequence[str]) -> None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -24,13 +23,12 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Idefics3ImageProcessor
 
 from harness import cli, config
-from harness.benchmarks._runner import Benchmark, Row
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import ImageSource
-from harness.machine import provenance
 from harness.store import csv_text, write_text
 from model_zoo.nets.idefics3_pixels import QuickImageProcessor
 
@@ -63,29 +61,23 @@ def draw(folder: Path, count: int, seed: int = 0) -> list[Path]:
 # ---------------------------------------------------------------- sides
 
 
-@dataclass(frozen=True)
-class Stock(Dataset[torch.Tensor]):
-    """The usual way: Pillow, then the processor, one picture at a time."""
-
-    sources: Sequence[Path | ImageSource]
-    processor: Any
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def __getitem__(self, place: int) -> torch.Tensor:
-        source = self.sources[place]
-        image = Image.open(source).convert("RGB") if isinstance(source, Path) else source.load()
-        found = self.processor([[image]], input_data_format="channels_last", return_tensors="pt")
-        values: torch.Tensor = found["pixel_values"][0]
-        return values
-
-
 def stock(sources: Sequence[Path | ImageSource], processor: Any) -> RESULT:
-    """A plain DataLoader; pictures differ in their number of tiles, so that a batch is a list."""
-    loader = DataLoader(Stock(sources, processor), batch_size=BATCH, num_workers=WORKERS, collate_fn=list)
-    for batch in loader:
+    """The usual way: a plain DataLoader; pictures differ in their number of tiles, so that a batch is a list."""
+    work = partial(_processed, processor)
+    for batch in DataLoader(sources, BATCH, num_workers=WORKERS, collate_fn=work):  # type: ignore[arg-type]
         yield from batch
+
+
+def _processed(processor: Any, sources: Sequence[Any]) -> list[torch.Tensor]:
+    """Pillow, then the processor, one picture at a time."""
+    images = (Image.open(one).convert("RGB") if isinstance(one, Path) else one.load() for one in sources)
+    return [_values(processor, image) for image in images]
+
+
+def _values(processor: Any, image: Image.Image) -> torch.Tensor:
+    found = processor([[image]], input_data_format="channels_last", return_tensors="pt")
+    values: torch.Tensor = found["pixel_values"][0]
+    return values
 
 
 def hub_style(paths: Sequence[Path], processor: Any) -> RESULT:
@@ -93,9 +85,7 @@ def hub_style(paths: Sequence[Path], processor: Any) -> RESULT:
     package: Any = import_module("datasets")  # optional
 
     def transform(rows: dict[str, list[Any]]) -> dict[str, list[torch.Tensor]]:
-        images = [image.convert("RGB") for image in rows["image"]]
-        found = [processor([[i]], input_data_format="channels_last", return_tensors="pt") for i in images]
-        return {"pixel_values": [values["pixel_values"][0] for values in found]}
+        return {"pixel_values": [_values(processor, image.convert("RGB")) for image in rows["image"]]}
 
     table = package.Dataset.from_dict({"image": [str(path) for path in paths]}).cast_column("image", package.Image())
     loader = DataLoader(table.with_transform(transform), batch_size=BATCH, num_workers=WORKERS, collate_fn=list)
@@ -105,19 +95,8 @@ def hub_style(paths: Sequence[Path], processor: Any) -> RESULT:
 
 def ours(sources: Sequence[ImageSource], processor: QuickImageProcessor) -> RESULT:
     """Two threads: decoding and resizing leave the interpreter lock, and nothing has to be sent."""
-
-    def work(source: ImageSource) -> torch.Tensor:
-        values: torch.Tensor = processor([[source.load()]], return_tensors="pt")["pixel_values"][0]
-        return values
-
     with ThreadPoolExecutor(WORKERS) as pool:
-        under_way: deque[Future[torch.Tensor]] = deque()
-        for source in sources:
-            under_way.append(pool.submit(work, source))
-            if len(under_way) > BATCH:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        yield from pool.map(lambda source: _values(processor, source.load()), sources)
 
 
 # ---------------------------------------------------------------- measuring
@@ -171,20 +150,19 @@ def difference(left: RESULT, right: RESULT) -> tuple[float, float]:
     return float(np.mean(means)), largest
 
 
-def read(folder: Path) -> list[ImageSource]:
-    """The pictures of the table, as a run reads them."""
-    node = config.choice("dataset", "table") | {"path": str(folder / "table.csv"), "check": "listed", "cache": None}
+def read(dataset: str, **values: Any) -> list[ImageSource]:
+    """The pictures of a dataset's test split, as a run reads them."""
+    node = config.choice("dataset", dataset) | values
     return [sample.images[0] for sample in config.build_node(node, "dataset").load("test").samples]
 
 
-def prepared(folder: Path, size: int) -> list[ImageSource]:
-    """The same as `capbench data prepare` stores them."""
-    out = folder / f"shards-{size}"
-    words = ["table", f"dataset.path={folder / 'table.csv'}", f"out={out}", f"size={size}", "workers=2", "splits=test"]
+def prepare(table: Path, size: int) -> str:
+    """The folder in which `capbench data prepare` stores them."""
+    out = table.parent / f"shards-{size}"
+    words = ["table", f"dataset.path={table}", f"out={out}", f"size={size}", "workers=2", "splits=test"]
     if cli.main(["data", "prepare", *words]):
         raise SystemExit("the pictures could not be prepared")
-    node = config.choice("dataset", "prepared") | {"root": str(out)}
-    return [sample.images[0] for sample in config.build_node(node, "dataset").load("test").samples]
+    return str(out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,14 +176,14 @@ class Decoding(Benchmark):
     def rows(self) -> Iterator[Row]:
         """Pictures a second, and how far values differ."""
         torch.set_num_threads(1)
-        facts = {"device": provenance.device_name("cpu"), "code": provenance.code_version()}
         with TemporaryDirectory(prefix="decoding-") as scratch:
-            paths = draw(Path(scratch), self.pictures)
+            paths, table = draw(Path(scratch), self.pictures), Path(scratch) / "table.csv"
             for edge in self.edges:
                 part = paths if edge <= TILE else paths[: max(BATCH, len(paths) // 4)]  # 13 tiles each take their time
-                files, shards = (find[: len(part)] for find in (read(Path(scratch)), prepared(Path(scratch), edge)))
+                files = read("table", path=str(table), check="listed", cache=None)[: len(part)]
+                shards = read("prepared", root=prepare(table, edge))[: len(part)]
                 for row in measure(sides(part, files, shards, edge, TILE), len(part), self.repeats):
-                    yield {"longest_edge": edge, **row, "pictures": self.pictures, "workers": WORKERS, **facts}
+                    yield {"longest_edge": edge, **row, "pictures": self.pictures, "workers": WORKERS, **here()}
 
 
 main = Decoding.main

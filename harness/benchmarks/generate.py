@@ -30,6 +30,15 @@ from harness.store import Journal
 from harness.training.fit import examples
 
 
+@dataclass(frozen=True)
+class Side:
+    """A way to caption: batches or one at a time, features of the pictures kept or not, and values of `Decoding`."""
+
+    batches: bool = True
+    keep: bool = False
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass
 class Task:
     """A loaded captioner and what it is asked."""
@@ -41,32 +50,17 @@ class Task:
     device: str
     engine: Engine | None = None
 
-    def one_at_a_time(self) -> list[str]:
-        """A call of the model for each picture."""
-        stock(self.captioner)
-        self.captioner.model.eval()
-        return [self.captioner.generate(examples([query]), self.decoding)[0].caption for query in self.asked]
-
-    def batches(self, *, keep: bool) -> list[str]:
-        """`capbench run`'s way."""
-        kept = features(self.captioner, self.folder) if keep else None
+    def captions(self, side: Side) -> list[str]:
+        """By `capbench run`'s batches, or by a call of the model for each picture."""
+        if not side.batches:
+            stock(self.captioner)
+            self.captioner.model.eval()
+            return [self.captioner.generate(examples([query]), self.decoding)[0].caption for query in self.asked]
+        kept = features(self.captioner, self.folder) if side.keep else None
         with TemporaryDirectory(dir=self.folder) as place:
             journal = Journal(Path(place) / "captions.jsonl")
             generate(self.captioner, self.asked, self.decoding, journal, None, kept, self.engine)
             return [row.caption or "" for row in journal.latest()]
-
-
-@dataclass(frozen=True)
-class Side:
-    """A way to caption: batches or one at a time, features of the pictures kept or not, and values of `Decoding`."""
-
-    batches: bool = True
-    keep: bool = False
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-    def run(self, task: Task) -> list[str]:
-        """All captions."""
-        return task.batches(keep=self.keep) if self.batches else task.one_at_a_time()
 
 
 SIDES = {
@@ -101,7 +95,7 @@ def _ready(task: Task, side: Side) -> Iterator[None]:
         return
     task.captioner.generate(examples(task.asked[:1]), replace(task.decoding, max_new_tokens=1))
     if task.decoding.kv_cache == "compiled":
-        side.run(task)  # compiled for the sizes of these batches
+        task.captions(side)  # compiled for the sizes of these batches
     yield
 
 
@@ -128,7 +122,7 @@ class Generate(Comparison):
             start = time.perf_counter()
             with _ready(task, side):
                 setup, start = time.perf_counter() - start, time.perf_counter()
-                captions = side.run(task)
+                captions = task.captions(side)
                 seconds = time.perf_counter() - start
             rate = len(captions) / seconds
             first, per_caption = first or (rate, captions), per_caption or work(task)

@@ -10,8 +10,6 @@ cold, with nothing but the runs there, and again; the tables of both must be the
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import config
-from harness.benchmarks._runner import Benchmark, Row, here
-from harness.contracts import Generated, Query, Sample, ScoreProtocol, Split
+from harness.benchmarks._runner import Benchmark, Row, capbench, here
+from harness.contracts import Dataset, Generated, Query, Sample, ScoreProtocol
 from harness.store import Journal, JournalRow, digest, file_digest, write_json, write_text
 from harness.tables import stats
 from harness.tables.columns import RUN_COLUMNS
@@ -75,7 +73,8 @@ def make_results(
     """
     rng = np.random.default_rng(0)
     protocol: ScoreProtocol = config.build_node(config.choice("protocol", "embedded"), "protocol")
-    facts = _made_up(rng, samples) if dataset is None else _known(dataset)
+    known: Dataset | None = config.build_node(dataset, "dataset") if dataset else None
+    facts = known.load("test").samples if known else _made_up(rng, samples)
     references = [sample.caption for sample in facts]
     queries = [Query(sample, "Describe the picture in one caption.") for sample in facts]
     hard = rng.beta(2, 5, size=len(facts))
@@ -93,18 +92,9 @@ def make_results(
 def _made_up(rng: np.random.Generator, count: int) -> list[Sample]:
     references = [_text(rng, int(rng.integers(5, 30))) for _ in range(count)]
     return [
-        Sample(f"image_{n:06d}", (), reference, "test", MODALITIES[int(rng.integers(6))], _some_words(rng))
-        for n, reference in enumerate(references)
+        Sample(f"image_{n:06d}", (), text, "test", MODALITIES[int(rng.integers(6))], (*WORDS[: rng.integers(1, 6)],))
+        for n, text in enumerate(references)
     ]
-
-
-def _some_words(rng: np.random.Generator) -> tuple[str, ...]:
-    return tuple(WORDS[: int(rng.integers(1, 6))])
-
-
-def _known(dataset: Mapping[str, Any]) -> list[Sample]:
-    split: Split = config.build_node(dataset, "dataset").load("test")
-    return list(split.samples)
 
 
 def _text(rng: np.random.Generator, words: int) -> str:
@@ -163,9 +153,8 @@ def time_rebuild(results: Path) -> dict[str, Times]:
 
 
 def _rebuild(results: Path) -> Times:
-    command = [sys.executable, "-P", "-m", "harness.cli", "leaderboard", f"results={results}"]
     start = _clock()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    capbench("leaderboard", f"results={results}")
     return _clock() - start
 
 

@@ -28,9 +28,8 @@ import torch
 from harness import config
 from harness.benchmarks import _checkpoints, _official
 from harness.benchmarks._real import DTYPES, matmul_rate, operations
-from harness.benchmarks._runner import Benchmark, Row
+from harness.benchmarks._runner import Benchmark, Row, here
 from harness.contracts import ImageSource, Metric, Pair, ScoreProtocol
-from harness.machine import provenance
 from harness.machine.terminal import console
 from harness.scoring.caption_files import CaptionFiles, read_captions
 from harness.scoring.score import Column, Scheme, score
@@ -224,8 +223,7 @@ def circumstances(setting: Setting) -> dict[str, Any]:
         "samples": len(setting.task.references),
         "threads": torch.get_num_threads(),
         "matmul_gflops_per_s": matmul_rate(getattr(torch, setting.dtype), setting.device) / 1e9,
-        "device": provenance.device_name(setting.device),
-        "code": provenance.code_version(),
+        **here(setting.device),
         "torch": torch.__version__,
     }
 

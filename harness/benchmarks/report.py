@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from harness import config
-from harness.benchmarks._runner import Benchmark, Row, here
+from harness.benchmarks._runner import Benchmark, Row, capbench, here
 from harness.benchmarks.leaderboard import make_results
 
 ALL = 1_000  # samples: up to this many the gallery is made with all of them, too
@@ -52,8 +50,7 @@ def _page(page: Path, what: str) -> Iterator[Figure]:
 
 def _seconds(results: Path, *options: str) -> float:
     start = time.perf_counter()
-    command = [sys.executable, "-P", "-m", "harness.cli", "report", f"results={results}", *options]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    capbench("report", f"results={results}", *options)
     return time.perf_counter() - start
 
 

@@ -36,7 +36,7 @@ RATES = (
     *("captions_per_s", "captions_cached_per_s"),
 )
 """More is better; of seconds and memory less is."""
-COSTS = ("load_s", "decode_s", "process_s", "tower_s", "peak_mb")
+COSTS = ("load_s", "decode_s", "process_s", "tower_s", "fit_peak_mb", "captions_peak_mb", "peak_mb")
 KEY = ["model", "size"]
 PACKAGES = ("torch", "transformers", "peft", "pillow")
 
@@ -47,6 +47,8 @@ class Settings:
 
     models: str
     size: Literal["twin", "real"]
+    dtype: Literal["auto", "float32", "bfloat16", "nf4", "int8"]
+    sites: list[str]
     samples: Positive
     batch_size: Positive
     max_new_tokens: Positive
@@ -112,9 +114,9 @@ def _measured(name: str, settings: Settings) -> dict[str, Any] | None:
         *(f"dataset.train={settings.samples}", f"dataset.test={settings.samples}", f"dataset.size={settings.side}"),
         *(f"train.batch_size={settings.batch_size}", f"train.micro_batch_size={settings.batch_size}"),
         *("train.epochs=2", f"generate.batch_size={settings.batch_size}"),
-        f"generate.max_new_tokens={settings.max_new_tokens}",
+        *(f"generate.max_new_tokens={settings.max_new_tokens}", f"model.dtype={settings.dtype}"),
     ]
-    order: dict[str, Any] = {"model": name, "size": settings.size, "overrides": overrides}
+    order: dict[str, Any] = {"model": name, "size": settings.size, "sites": settings.sites, "overrides": overrides}
     order |= {"device": settings.device, "threads": settings.threads}
     with TemporaryDirectory(prefix="capbench-") as folder:
         told, made = Path(folder) / "order.json", Path(folder) / "row.json"
@@ -133,6 +135,8 @@ def _machine(settings: Settings) -> dict[str, Any]:
     """Without it a figure means nothing."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0.0
     return {
+        "dtype": settings.dtype,
+        "sites": " ".join(settings.sites),
         "samples": settings.samples,
         "batch_size": settings.batch_size,
         "max_new_tokens": settings.max_new_tokens,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from harness.contracts import SPLITS
 from harness.curation.pictures import Facts
@@ -56,22 +58,14 @@ def similar_groups(facts: Sequence[Facts]) -> list[list[int]]:
         return []
     hashes = np.array([int(f.hash, 16) for f in facts], np.uint64)
     thumbs = np.frombuffer(b"".join(bytes.fromhex(f.thumb) for f in facts), np.uint8).reshape(len(facts), -1)
-    leader = list(range(len(facts)))
-
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
-
+    pairs = [np.empty((2, 0), np.int64)]
     for left, right in _sliced(close_pairs(hashes)):
-        agree = _agree(thumbs[left], thumbs[right])
-        for a, b in zip(left[agree].tolist(), right[agree].tolist(), strict=True):
-            low, high = sorted((find(a), find(b)))
-            leader[high] = low
+        pairs.append(np.stack([left, right])[:, _agree(thumbs[left], thumbs[right])])
+    same = np.concatenate(pairs, axis=1)
+    graph = coo_array((np.ones(same.shape[1], np.bool_), tuple(same)), (len(facts), len(facts)))
     groups: dict[int, list[int]] = {}
-    for place in range(len(facts)):
-        groups.setdefault(find(place), []).append(place)
+    for place, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        groups.setdefault(group, []).append(place)
     return [members for members in groups.values() if len(members) > 1]
 
 

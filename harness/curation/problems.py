@@ -11,37 +11,23 @@ from harness.contracts import SPLITS
 
 Severity = Literal["error", "warning", "note"]
 
-SEVERITY: dict[str, Severity] = {
-    # the row cannot be used, or makes a score wrong
-    "missing_image": "error",
-    "undecodable_image": "error",
-    "decompression_bomb": "error",
-    "image_outside_root": "error",
-    "empty_caption": "error",
-    "unwritable_caption": "error",
-    "duplicate_id": "error",
-    "unusable_row": "error",
-    "unusable_split": "error",
-    "same_image_in_other_split": "error",  # the model is tested on what it was trained on
-    # usable, but not what one would wish
-    "similar_image_in_other_split": "warning",
-    "duplicate_image": "warning",
-    "tiny_image": "warning",
-    "blank_image": "warning",
-    "mojibake": "warning",
-    "replacement_character": "warning",
-    "control_character": "warning",
-    "image_without_row": "warning",
-    "concepts_without_row": "warning",
-    "unread_split": "warning",
-    # worth knowing; every real set has them
-    "similar_image": "note",
-    "unusual_mode": "note",
-    "duplicate_caption": "note",
-    "line_break": "note",
-    "glued_text": "note",
-    "unknown_modality": "note",
+KINDS: dict[Severity, tuple[str, ...]] = {
+    "error": (  # the row cannot be used, or makes a score wrong
+        *("missing_image", "undecodable_image", "decompression_bomb", "image_outside_root"),
+        *("empty_caption", "unwritable_caption", "duplicate_id", "unusable_row", "unusable_split"),
+        "same_image_in_other_split",  # the model is tested on what it was trained on
+    ),
+    "warning": (  # usable, but not what one would wish
+        *("similar_image_in_other_split", "duplicate_image", "tiny_image", "blank_image"),
+        *("mojibake", "replacement_character", "control_character"),
+        *("image_without_row", "concepts_without_row", "unread_split"),
+    ),
+    "note": (  # worth knowing; every real set has them
+        *("similar_image", "unusual_mode", "duplicate_caption", "line_break", "glued_text", "unknown_modality"),
+    ),
 }
+SEVERITY = {kind: severity for severity, kinds in KINDS.items() for kind in kinds}
+"""The worst kinds come first."""
 
 REASONS = (
     ("image_without_row", r"picture without a row"),

@@ -72,14 +72,13 @@ class Shard:
 def settings_of(encoding: Encoding) -> dict[str, Any]:
     """All that the stored pixels depend on besides the source, versions of the encoders included."""
     codec = {"jpeg": "jpg", "webp": "webp"}[encoding.format]
-    feature = features.version_feature("libjpeg_turbo") or features.version(codec)
-    encoder = feature if encoding.format == "jpeg" else features.version(codec)
+    turbo = features.version_feature("libjpeg_turbo") if encoding.format == "jpeg" else None
     return {
         "size": encoding.size,
         "format": encoding.format,
         "quality": encoding.quality,
         "pillow": PIL.__version__,
-        "encoder": str(encoder),
+        "encoder": str(turbo or features.version(codec)),
     }
 
 

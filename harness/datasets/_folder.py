@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,13 +153,9 @@ def table_key(parts: tuple[str, ...]) -> tuple[str, str] | None:
     stem, split = Path(parts[-1]).stem.lower(), split_of(parts)
     if "mapping" in stem or (split is None and stem not in FLAT):
         return None
-    tests: tuple[tuple[str, Callable[[str], bool]], ...] = (
-        ("concepts_manual", lambda name: "concept" in name and "manual" in name),
-        ("concepts", lambda name: "concept" in name),
-        ("captions", lambda name: "caption" in name),
-    )
-    kind = next((kind for kind, fits in tests if fits(stem)), None)
-    return (kind, split or "test") if kind else None
+    if "concept" in stem:
+        return ("concepts_manual" if "manual" in stem else "concepts"), split or "test"
+    return ("captions", split or "test") if "caption" in stem else None
 
 
 def stem_of(name: str) -> str:

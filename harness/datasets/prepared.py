@@ -72,20 +72,17 @@ def images_of(path: Path, shard: str, group: int) -> pa.ChunkedArray:
         raise ImageError(f"{path}: damaged row group {group} ({error}); {AGAIN}") from error
 
 
+@dataclass(eq=False)
 class Prepared:
     """Resized pictures of another dataset in shards, with its ids, captions, modalities, concepts and ledger.
 
     The fingerprint follows the bytes of the source and the settings of the preparation, not the place or the shards.
     """
 
-    def __init__(
-        self,
-        name: str,
-        root: Annotated[str | None, RUNTIME],
-        ids: Annotated[str | None, RUNTIME],
-        limit: Positive | None,
-    ) -> None:
-        self.name, self.root, self.ids, self.limit = name, root, ids, limit
+    name: str
+    root: Annotated[str | None, RUNTIME]
+    ids: Annotated[str | None, RUNTIME]
+    limit: Positive | None
 
     def load(self, split: str) -> Split:
         """The rows of one split in the source's order; no picture is read. Raises RequestError on damaged shards."""

@@ -79,7 +79,8 @@ class Table(Reading):
         rows = read_rows(path)
         if not rows.rows:
             raise RequestError(f"dataset.path={path}: expected rows, got none; is it the right file?")
-        entries = self._judge(rows, self._columns(rows.columns), self._root(path), split)
+        root = given_folder("dataset.root", self.root or str(path.parent))
+        entries = self._judge(rows, self._columns(rows.columns), root, split)
         lines = {entry.id: entry.line for entry in entries if entry.sample}
         samples, others = self.choose([e.sample for e in entries if e.sample and e.split == split], split)
         rejected = [(e.line, Rejected(e.id, e.reason)) for e in entries if not e.sample and e.split in (split, None)]
@@ -95,9 +96,6 @@ class Table(Reading):
             kinds = ", ".join(SUFFIXES)
             raise RequestError(f"dataset.path: expected a table ({kinds}), got none; add dataset.path=FILE")
         return as_path(self.path)
-
-    def _root(self, path: Path) -> Path:
-        return given_folder("dataset.root", self.root or str(path.parent))
 
     def _columns(self, found: Sequence[str]) -> Columns:
         names = {kind: find_column(getattr(self, f"{kind}_column"), kind, found, f"{kind}_column") for kind in KINDS}

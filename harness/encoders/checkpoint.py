@@ -6,12 +6,15 @@ Downloads nothing, and imports nothing heavy: metrics and controls are asked for
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from harness.contracts import RequestError
 from harness.store.files_cache import content_hash
 
 MINILM = "minilm"
@@ -58,6 +61,24 @@ def hash_files(root: Path, files: Iterable[Path]) -> str:
     for path in sorted(set(files)):
         total.update(f"{path.relative_to(root).as_posix()} {content_hash(path).hex()}\n".encode())
     return total.hexdigest()
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A json file of a checkpoint. Raises RequestError when it is missing or broken."""
+    require(file.parent, file.name)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{file}: not valid JSON ({error}); get the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{file}: expected a JSON object, got a {type(content).__name__}")
+    return content
+
+
+def require(folder: Path, *names: str) -> None:
+    """Raise RequestError unless the folder holds one of these files."""
+    if not any((folder / name).is_file() for name in names):
+        raise RequestError(f"{folder}: expected {' or '.join(names)} in the checkpoint folder, found none")
 
 
 def missing_package(module: str, requirement: str) -> str | None:

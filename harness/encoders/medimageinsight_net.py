@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.activations import QuickGELUActivation
 
 
 @dataclass(frozen=True)
@@ -187,14 +188,6 @@ def _pair(sizes: VisionSizes, stage: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(spatial_block=spatial, channel_block=channel))
 
 
-class QuickGELU(nn.Module):
-    """CLIP's approximation of GELU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape as `x`."""
-        return x * torch.sigmoid(1.702 * x)
-
-
 class SelfAttention(nn.Module):
     """Attention among the tokens of a text, under the parameter names of torch's MultiheadAttention."""
 
@@ -223,7 +216,11 @@ class TextLayer(nn.Module):
         super().__init__()
         self.attn = SelfAttention(width, heads)
         self.ln_1 = nn.LayerNorm(width, eps=1e-12)
-        layers = (("c_fc", nn.Linear(width, 4 * width)), ("gelu", QuickGELU()), ("c_proj", nn.Linear(4 * width, width)))
+        layers = (
+            ("c_fc", nn.Linear(width, 4 * width)),
+            ("gelu", QuickGELUActivation()),
+            ("c_proj", nn.Linear(4 * width, width)),
+        )
         self.mlp = nn.Sequential(OrderedDict(layers))
         self.ln_2 = nn.LayerNorm(width, eps=1e-12)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from harness.contracts import ImageError, RequestError
 
@@ -40,20 +40,17 @@ PLAIN = View()
 
 def view_of(values: Mapping[str, int | str | None]) -> View:
     """The view that a yaml describes. Raises RequestError."""
-    expected = ("frame", "volume", "plane", "window")
+    expected = [one.name for one in fields(View)]
     if set(values) - set(expected):
         raise RequestError(f"dataset.view: expected {', '.join(expected)}, got {', '.join(map(str, values))}")
-    frame, volume, plane, window = (values.get(name) for name in expected)
-    for name, number in (("frame", frame), ("volume", volume)):
-        if number is not None and (not isinstance(number, int) or number < 0):
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    for name in ("frame", "volume"):
+        number = given.get(name, 0)
+        if not isinstance(number, int) or number < 0:
             raise RequestError(f"dataset.view.{name}: expected a number from 0 on or null, got {number!r}")
-    if plane is not None and plane not in get_args(Plane):
-        raise RequestError(f"dataset.view.plane: expected one of {', '.join(get_args(Plane))}, got {plane!r}")
+    if given.get("plane", "axial") not in get_args(Plane):
+        raise RequestError(f"dataset.view.plane: expected one of {', '.join(get_args(Plane))}, got {given['plane']!r}")
+    window = given.pop("window", None)
     if window is not None and window not in WINDOWS:
         raise RequestError(f"dataset.view.window: expected one of {', '.join(WINDOWS)} or null, got {window!r}")
-    return View(
-        frame=frame if isinstance(frame, int) else None,
-        volume=volume if isinstance(volume, int) else 0,
-        plane=next((name for name in get_args(Plane) if name == plane), "axial"),
-        window=WINDOWS.get(str(window)),
-    )
+    return View(**given, window=WINDOWS.get(window))

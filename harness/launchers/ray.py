@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from harness.contracts import RequestError, Sweep
 
 
+@dataclass(eq=False)
 class Ray:
     """Each cell in a worker that is used once. `address` of null starts ray here, "auto" joins a running cluster."""
 
-    def __init__(
-        self, name: str, jobs: int | None, address: str | None, cpus_per_job: float, gpus_per_job: float | None
-    ) -> None:
-        self.name, self.jobs, self.address = name, jobs, address
-        self.cpus_per_job, self.gpus_per_job = cpus_per_job, gpus_per_job
+    name: str
+    jobs: int | None
+    address: str | None
+    cpus_per_job: float
+    gpus_per_job: float | None
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Nothing: its processes start elsewhere."""
@@ -31,21 +33,17 @@ class Ray:
         here = {"num_cpus": width * self.cpus_per_job} if self.address is None else {}
         ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR", **here)
         try:
-            once = ray.remote(max_calls=1, max_retries=0, num_cpus=self.cpus_per_job, num_gpus=gpus)(_run)
+            once = ray.remote(max_calls=1, max_retries=0, num_cpus=self.cpus_per_job, num_gpus=gpus)(sweep.work)
             waiting = list(enumerate(sweep.tasks))[::-1]
             running: dict[Any, int] = {}
             while waiting or running:
                 while waiting and len(running) < width:
                     place, task = waiting.pop()
-                    running[once.remote(sweep.work, dict(task))] = place
+                    running[once.remote(dict(task))] = place
                 done, _ = ray.wait(list(running), num_returns=1)
                 yield running.pop(done[0]), _how(ray, done[0])
         finally:
             ray.shutdown()
-
-
-def _run(work: Callable[[Mapping[str, Any]], None], task: Mapping[str, Any]) -> None:
-    work(task)
 
 
 def _how(ray: Any, reference: Any) -> str | None:

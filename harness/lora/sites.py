@@ -7,10 +7,8 @@ A site is resolved against the captioner's own map to an explicit list of module
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import peft
 import torch
@@ -65,7 +63,7 @@ class SiteLora:
             params_added=sum(lora.values()),
             adapted=adapted,
             trained=trained,
-            options=self._options(),
+            options={"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora},
         )
 
     def _resolve(self, captioner: Captioner, model: nn.Module, sites: list[str]) -> tuple[str, ...]:
@@ -141,9 +139,6 @@ class SiteLora:
         if not isinstance(module, nn.Linear):
             raise RequestError(f"{name}: LoRA needs a linear layer, this is a {type(module).__name__}")
         return self.rank * (module.in_features + module.out_features) + (module.out_features if self.dora else 0)
-
-    def _options(self) -> Mapping[str, Any]:
-        return {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout, "dora": self.dora}
 
     def _config(self, plan: Plan, *, tied: bool) -> peft.LoraConfig:
         # one regular expression of the exact names: peft compares a string with re.fullmatch, a list by endings

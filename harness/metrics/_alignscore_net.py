@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from torch import nn
 from transformers import RobertaConfig, RobertaModel
 
 from harness.contracts import RequestError
+from harness.encoders.checkpoint import read_json
 from harness.encoders.weights import fill, read_tensors
 
 if TYPE_CHECKING:
@@ -33,14 +33,10 @@ class AlignNet(nn.Module):
         self.tri_layer = nn.Linear(config.hidden_size, 3)
         self.reg_layer = nn.Linear(config.hidden_size, 1)
 
-    def pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """(batch, width): tanh of a linear map of the first token."""
-        found: Tensor = self.base_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
-        return found
-
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch,) probabilities in float32 that the claim is aligned; the other two classes: neutral, contradict."""
-        logits: Tensor = self.tri_layer(self.pooled(input_ids, attention_mask))
+        found = self.base_model(input_ids=input_ids, attention_mask=attention_mask)
+        logits: Tensor = self.tri_layer(found.pooler_output)
         return logits.float().softmax(dim=-1)[:, 0]
 
 
@@ -62,10 +58,7 @@ def config_of(file: Path, tensors: dict[str, Tensor]) -> RobertaConfig:
     """Raises RequestError when the weights are not RoBERTa's."""
     beside = file.with_name("config.json")
     if beside.is_file():
-        try:
-            values = json.loads(beside.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RequestError(f"{beside}: not valid JSON ({error}); get the checkpoint again") from error
+        values = read_json(beside)
         if values.get("model_type") == "roberta":
             config: RobertaConfig = RobertaConfig.from_dict(values)
             return config

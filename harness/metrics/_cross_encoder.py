@@ -60,7 +60,23 @@ class CrossEncoder(TextMetric, ABC):
         return [Score({}, failed[text]) if text in failed else _scored(found[text]) for text in texts]
 
     def _read(self, pairs: Iterable[Texts], cut: Cut) -> dict[Texts, Reading]:
-        return read_pairs(pairs, self._tokenizer, self._forward, self._limit, cut, self.batch_size)
+        """Read every distinct pair once, the longest first: neighbours of like length need little padding.
+
+        Beside the texts, memory holds their token ids, each text's once, and one batch.
+        """
+        distinct = list(dict.fromkeys(pairs))
+        ids = _tokens({side for pair in distinct for side in pair}, self._tokenizer)
+        room = self._limit - self._tokenizer.num_special_tokens_to_add(pair=True)
+        kept = {pair: _keep(len(ids[pair[0]]), len(ids[pair[1]]), room, cut) for pair in distinct}
+        distinct.sort(key=lambda pair: (-sum(kept[pair]), pair))
+        found = {}
+        for start in range(0, len(distinct), self.batch_size):
+            batch = distinct[start : start + self.batch_size]
+            rows = [[ids[side][:size] for side, size in zip(pair, kept[pair], strict=True)] for pair in batch]
+            for pair, value in zip(batch, self._forward(_pad(rows, self._tokenizer)).tolist(), strict=True):
+                cuts = sum(size < len(ids[side]) for side, size in zip(pair, kept[pair], strict=True))
+                found[pair] = Reading(value, cuts)
+        return found
 
     def _forward(self, inputs: dict[str, Tensor]) -> Tensor:
         weight = next(self._net.parameters())
@@ -89,34 +105,6 @@ def unreadable(texts: Texts) -> str | None:
         except UnicodeEncodeError as error:
             return f"{side}: character {error.start} is half of a surrogate pair, which is no text"
     return None
-
-
-def read_pairs(
-    pairs: Iterable[Texts],
-    tokenizer: PreTrainedTokenizerBase,
-    forward: Callable[[dict[str, Tensor]], Tensor],
-    limit: int,
-    cut: Cut,
-    batch_size: int,
-) -> dict[Texts, Reading]:
-    """Read every distinct pair once, the longest first: neighbours of like length need little padding.
-
-    `limit`: tokens that the model takes, special ones included. Beside the texts, memory holds their token ids, each
-    text's once, and one batch.
-    """
-    distinct = list(dict.fromkeys(pairs))
-    ids = _tokens({side for pair in distinct for side in pair}, tokenizer)
-    room = limit - tokenizer.num_special_tokens_to_add(pair=True)
-    kept = {pair: _keep(len(ids[pair[0]]), len(ids[pair[1]]), room, cut) for pair in distinct}
-    distinct.sort(key=lambda pair: (-sum(kept[pair]), pair))
-    found = {}
-    for start in range(0, len(distinct), batch_size):
-        batch = distinct[start : start + batch_size]
-        rows = [[ids[side][:size] for side, size in zip(pair, kept[pair], strict=True)] for pair in batch]
-        for pair, value in zip(batch, forward(_pad(rows, tokenizer)).tolist(), strict=True):
-            cuts = sum(size < len(ids[side]) for side, size in zip(pair, kept[pair], strict=True))
-            found[pair] = Reading(value, cuts)
-    return found
 
 
 def _tokens(texts: set[str], tokenizer: PreTrainedTokenizerBase) -> dict[str, array[int]]:

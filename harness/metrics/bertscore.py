@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,7 @@ class Side(NamedTuple):
     cut: bool
 
 
+@dataclass(eq=False)
 class BertScore:
     """The bert-score library's values for a BERT, RoBERTa or DeBERTa checkpoint, without baseline rescaling.
 
@@ -44,22 +46,17 @@ class BertScore:
     distinct text embedded once.
     """
 
+    name: str
+    checkpoint: Annotated[str, RUNTIME]  # its content is hashed
+    layer: int
+    idf: Literal["none", "references"]
+    preprocess: Preprocess
+    dtype: Literal["float32", "bfloat16"]
+    batch_size: Annotated[int, RUNTIME]
+    _corpus: tuple[Sequence[str], dict[int, float]] | None = field(default=None, init=False)
+
     values = ("truncated", "precision", "recall", "f1")
     higher_is_better = True
-
-    def __init__(
-        self,
-        name: str,
-        checkpoint: Annotated[str, RUNTIME],  # its content is hashed
-        layer: int,
-        idf: Literal["none", "references"],
-        preprocess: Preprocess,
-        dtype: Literal["float32", "bfloat16"],
-        batch_size: Annotated[int, RUNTIME],
-    ) -> None:
-        self.name, self.checkpoint, self.layer, self.idf = name, checkpoint, layer, idf
-        self.preprocess, self.dtype, self.batch_size = preprocess, dtype, batch_size
-        self._corpus: tuple[Sequence[str], dict[int, float]] | None = None
 
     @property
     def needs(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from functools import lru_cache
 from importlib.metadata import version
+from types import SimpleNamespace
 
 from harness.contracts import Score
 from harness.encoders.checkpoint import missing_package
@@ -12,6 +13,7 @@ from harness.metrics._text import ruling
 from harness.metrics._words import Tokenizer, WordMetric, tokenizer_signature, words
 
 VERSION = 1  # raise it with any change of this file or of _words.py that changes a value
+NO_SYNONYMS = SimpleNamespace(synsets=lambda word: [])  # in the place of WordNet, whose data would be a download
 
 
 class Meteor(WordMetric):
@@ -40,7 +42,9 @@ class Meteor(WordMetric):
 
     def load(self, device: str, features: MutableMapping[str, bytes]) -> None:
         """Make the stemmer; there is nothing to put on a device."""
-        self._stemmer = _Stemmer()
+        from nltk.stem.porter import PorterStemmer
+
+        self._stemmer = SimpleNamespace(stem=lru_cache(maxsize=65_536)(PorterStemmer().stem))
 
     def _score(self, reference: str, candidate: str) -> Score:
         from nltk.translate.meteor_score import single_meteor_score
@@ -50,22 +54,5 @@ class Meteor(WordMetric):
             return Score({"meteor": ruled})
         sides = [words(text, self.tokenizer) for text in (reference, candidate)]
         weights = {"alpha": self.alpha, "beta": self.beta, "gamma": self.gamma}
-        value = single_meteor_score(*sides, stemmer=self._stemmer, wordnet=_NoSynonyms(), **weights)
+        value = single_meteor_score(*sides, stemmer=self._stemmer, wordnet=NO_SYNONYMS, **weights)
         return Score({"meteor": float(value)})
-
-
-class _Stemmer:
-    """Porter's, each word once."""
-
-    def __init__(self) -> None:
-        from nltk.stem.porter import PorterStemmer
-
-        self.stem = lru_cache(maxsize=65_536)(PorterStemmer().stem)
-
-
-class _NoSynonyms:
-    """In the place of WordNet, whose data would be a download."""
-
-    def synsets(self, word: str) -> list[str]:
-        """No word has a synonym."""
-        return []

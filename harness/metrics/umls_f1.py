@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,7 @@ MEDCON66 = frozenset(
 )
 
 
+@dataclass(eq=False)
 class UmlsF1(TextMetric):
     """F1 of two sets of unique concepts, 2|A∩B| / (|A|+|B|), 0 where neither text names one. Case tells US from us.
 
@@ -49,24 +51,22 @@ class UmlsF1(TextMetric):
     pancreas" names a head. Its CUIs are UMLS's, its choice is ours: good for a demonstration, comparable with nothing.
     """
 
+    name: str
+    pack: Annotated[str, RUNTIME]  # its content is hashed
+    types: Literal["all", "medcon66"] | list[str]
+    trust_pack: Annotated[bool, RUNTIME]
+    _found: dict[str, frozenset[str] | str] = field(default_factory=dict, init=False)
+
     values = ("n_reference", "n_candidate", "precision", "recall", "f1")
 
-    def __init__(
-        self,
-        name: str,
-        pack: Annotated[str, RUNTIME],  # its content is hashed
-        types: Literal["all", "medcon66"] | list[str],
-        trust_pack: Annotated[bool, RUNTIME],
-    ) -> None:
-        super().__init__(name)
-        self.pack, self.types, self.trust_pack = pack, types, trust_pack
+    def __post_init__(self) -> None:
+        """Check the semantic types."""
         wrong = [tui for tui in self._types if not re.fullmatch(r"T\d{3}", tui)]
-        if wrong or (isinstance(types, str) and types not in ("all", "medcon66")):
+        if wrong or (isinstance(self.types, str) and self.types not in ("all", "medcon66")):
             raise RequestError(
-                f'metric {name}.types: expected "all", "medcon66" or a list of semantic types such as [T023, T047], '
-                f"got {types!r}"
+                f'metric {self.name}.types: expected "all", "medcon66" or a list of semantic types such as '
+                f"[T023, T047], got {self.types!r}"
             )
-        self._found: dict[str, frozenset[str] | str] = {}
 
     def missing(self) -> str | None:
         """Missing part and what helps; None when all is there. Loads nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -22,30 +23,28 @@ MEAN, SPREAD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet's pic
 BICUBIC = 3  # Pillow's number
 
 
+@dataclass(eq=False)
 class ResNetClassifier:
     """A ResNet for image classification, all of it trained with AdamW and one cycle of the learning rate.
 
     Smith and Topin 2019 for the cycle. Pictures are mirrored at random: the modality does not depend on the side.
     """
 
-    def __init__(
-        self,
-        name: str,
-        hub: Annotated[str | None, RUNTIME],
-        revision: Annotated[str | None, RUNTIME],
-        channels: list[int] | None,
-        size: Annotated[int, Ge(32)],
-        epochs: Positive,
-        batch_size: Annotated[int, Ge(2)],
-        learning_rate: float,
-        weight_decay: float,
-        workers: Annotated[NonNegative, RUNTIME],
-    ) -> None:
-        self.name, self.hub, self.revision, self.channels, self.size = name, hub, revision, channels, size
-        self.epochs, self.batch_size, self.workers = epochs, batch_size, workers
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.network: _resnet.Network | None = None
-        if (hub is None) == (not channels):
+    name: str
+    hub: Annotated[str | None, RUNTIME]
+    revision: Annotated[str | None, RUNTIME]
+    channels: list[int] | None
+    size: Annotated[int, Ge(32)]
+    epochs: Positive
+    batch_size: Annotated[int, Ge(2)]
+    learning_rate: float
+    weight_decay: float
+    workers: Annotated[NonNegative, RUNTIME]
+    network: _resnet.Network | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Check that there is one start."""
+        if (self.hub is None) == (not self.channels):
             raise RequestError("classifier: expected either hub (a checkpoint) or channels (a new network), not both")
 
     def digest(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,29 +12,26 @@ import torch
 from annotated_types import Ge, Lt
 
 from harness.contracts import RUNTIME, ImageError, ImageSource, Positive, RequestError, Sample
+from harness.machine.devices import pick_device
 from harness.modality import _resnet
 
 EMBEDDED = Path(__file__).parent / "embedded"
 HELP = "train one with `capbench modality fit dataset=NAME out=FOLDER` and give modality.checkpoint=FOLDER"
 
 
+@dataclass(eq=False)
 class Predicted:
     """What a ResNet says of each sample's first picture, as `capbench modality fit` has trained it.
 
     The checkpoint's content is part of what a run is known by (`digest`), the place where it lies is not.
     """
 
-    def __init__(
-        self,
-        name: str,
-        checkpoint: Annotated[str | None, RUNTIME],
-        least: Annotated[float, Ge(0), Lt(1)],
-        batch_size: Annotated[Positive, RUNTIME],
-        device: Annotated[str, RUNTIME],
-    ) -> None:
-        self.name, self.checkpoint, self.least = name, checkpoint, least
-        self.batch_size, self.device = batch_size, device
-        self._known: dict[str, str | None] = {}
+    name: str
+    checkpoint: Annotated[str | None, RUNTIME]
+    least: Annotated[float, Ge(0), Lt(1)]
+    batch_size: Annotated[Positive, RUNTIME]
+    device: Annotated[str, RUNTIME]
+    _known: dict[str, str | None] = field(default_factory=dict, init=False)
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files. Raises RequestError when there is none."""
@@ -55,7 +53,7 @@ class Predicted:
         return [None if key is None else self._known[key] for key in keys]
 
     def _predict(self, images: dict[str, ImageSource]) -> None:
-        network = _resnet.read(self._folder(), self._device())
+        network = _resnet.read(self._folder(), pick_device(self.device, None))
         items = list(images.items())
         for start in range(0, len(items), self.batch_size):
             pixels = {}
@@ -83,9 +81,6 @@ class Predicted:
                 f"modality.checkpoint={self.checkpoint}: expected a folder with a ResNet classifier, {wrong}; {HELP}"
             )
         return folder
-
-    def _device(self) -> str:
-        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _key(sample: Sample) -> str | None:

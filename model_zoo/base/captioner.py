@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,6 @@ from model_zoo.base.checkpoint import (
     TWINS,
     Reference,
     Weights,
-    combined,
     digest,
     read_config,
     read_image_processor,
@@ -132,9 +132,11 @@ class HFCaptioner(ABC):
         return resolve(self.name, self.weights, self.references[part], only=CONFIG)
 
     def digest(self) -> str:
-        """Hex sha256 of the checkpoint's files."""
-        parts = self.references.values()
-        return combined([(r.part, digest(resolve(self.name, self.weights, r), r.files)) for r in parts])
+        """Hex sha256 of the checkpoint's files; of several parts, over their names and digests."""
+        parts = {r.part: digest(self.folder(r.part), r.files) for r in self.references.values()}
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        return hashlib.sha256("\n".join(f"{part} {value}" for part, value in parts.items()).encode()).hexdigest()
 
     def found(self) -> tuple[str, str]:
         """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""

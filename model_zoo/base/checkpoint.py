@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,9 +14,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import logging
 
 from harness.contracts import RequestError
+from harness.encoders.checkpoint import quiet, read_json, require
 from harness.encoders.weights import check_loaded
 from harness.store.files_cache import content_hash
 from model_zoo import _found
@@ -118,18 +116,6 @@ def digest(path: Path, patterns: Iterable[str] = FILES) -> str:
     return total.hexdigest()
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A json file of a checkpoint. Raises RequestError when it is missing or broken."""
-    require(file.parent, file.name)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{file}: not valid JSON ({error}); get the checkpoint again") from error
-    if not isinstance(content, dict):
-        raise RequestError(f"{file}: expected a JSON object, got a {type(content).__name__}")
-    return content
-
-
 def read_config(folder: Path, cls: Any) -> Any:
     """A transformers config, after a look whether the folder holds this architecture at all."""
     _found = read_json(folder / "config.json").get("model_type")
@@ -151,12 +137,6 @@ def read_image_processor(cls: Any, folder: Path) -> Any:
     """The slow image processor of a checkpoint folder: the fast one needs torchvision and gives other pixels."""
     require(folder, "preprocessor_config.json")
     return cls.from_pretrained(folder, local_files_only=True)
-
-
-def require(folder: Path, *names: str) -> None:
-    """Raise RequestError unless the folder holds one of these files."""
-    if not any((folder / name).is_file() for name in names):
-        raise RequestError(f"{folder}: expected {' or '.join(names)} in the checkpoint folder, found none")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -203,7 +183,7 @@ def read_model(
     Raises RequestError naming a key that is missing, left over or of another shape.
     """
     weight_files(folder)
-    with _silence():  # of the warnings about keys, which are judged here
+    with quiet():  # about keys, which are judged here
         model, info = cls.from_pretrained(
             folder,
             config=config,
@@ -218,20 +198,3 @@ def read_model(
         )
     check_loaded(folder, model, info, may_lack, may_ignore)
     return model
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
-def combined(digests: Sequence[tuple[str, str]]) -> str:
-    """One digest for a captioner of one or several (part, digest)."""
-    if len(digests) == 1:
-        return digests[0][1]
-    return hashlib.sha256("\n".join(f"{part} {value}" for part, value in digests).encode()).hexdigest()

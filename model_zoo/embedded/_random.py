@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from transformers import AutoModelForImageTextToText
 
 from harness.contracts import RequestError
-from model_zoo.base.captioner import HFCaptioner
-from model_zoo.base.checkpoint import PUBLISHED, TWINS, read_json
+from harness.encoders.checkpoint import read_json
+from model_zoo.base.checkpoint import PUBLISHED, TWINS
+from model_zoo.embedded._twin import open_twin
 
-SHARD = 2 * 2**30  # bytes that are in memory at once
-SPREAD = 0.02  # standard deviation of a weight, as the families initialise theirs
+SHARD = 2 * 2**30  # bytes of a file
 PIXELS: dict[str, dict[str, Any]] = {
     "smolvlm": {
         "size": {"longest_edge": 2048},
@@ -27,6 +26,16 @@ PIXELS: dict[str, dict[str, Any]] = {
     "llava_15": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
 }
 """What the published preprocessor_config.json says otherwise than the twin's."""
+
+
+def prepare(name: str, folder: Path, device: str, layers: int | None = None) -> None:
+    """Write a checkpoint folder: bfloat16 weights as transformers initialises them, drawn on `device`."""
+    write_config(name, folder, layers)
+    captioner: Any = open_twin(name, folder)
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForImageTextToText.from_config(captioner.config, dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size=SHARD)
 
 
 def write_config(name: str, folder: Path, layers: int | None = None) -> None:
@@ -51,37 +60,3 @@ def write_config(name: str, folder: Path, layers: int | None = None) -> None:
 
 def _token_ids(twin: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return {key: twin[key] for key in twin if key in config and key.endswith(("_token_id", "_token_index"))}
-
-
-def write_weights(captioner: HFCaptioner, folder: Path, device: str, seed: int = 0) -> None:
-    """bfloat16 weights for the captioner's skeleton as shards and an index; drawn on `device`, one shard in memory."""
-    torch.manual_seed(seed)
-    places: dict[str, str] = {}
-    for number, names in enumerate(_shards(captioner)):
-        file = f"model-{number:05}.safetensors"
-        tensors = {name: _draw(name, shape, device).cpu() for name, shape in names.items()}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(tensors, file)
-    index = {"metadata": {}, "weight_map": places}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def _shards(captioner: HFCaptioner) -> Iterator[dict[str, torch.Size]]:
-    """Parameters, tied ones once, in portions."""
-    shard: dict[str, torch.Size] = {}
-    size = 0
-    for name, parameter in captioner.skeleton().named_parameters():
-        if shard and size + 2 * parameter.numel() > SHARD:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = parameter.shape
-        size += 2 * parameter.numel()
-    yield shard
-
-
-def _draw(name: str, shape: torch.Size, device: str) -> torch.Tensor:
-    """Norms pass everything on, biases add nothing; the rest is noise."""
-    weight = torch.empty(shape, dtype=torch.bfloat16, device=device)
-    if name.endswith("bias"):
-        return weight.zero_()
-    return weight.fill_(1) if len(shape) == 1 else weight.normal_(std=SPREAD)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from harness import config
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.embedded._pretrain import Recipe, Teach
@@ -14,15 +16,20 @@ from model_zoo.embedded._pretrain import Recipe, Teach
 TEXT: dict[str, Any] = {
     "hidden_size": 96,
     "intermediate_size": 192,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "initializer_range": 0.05,
 }
 """Sizes of the twins' language models, so far as they are alike."""
-
-
-def save_whole(model: Any, folder: Path) -> None:
-    """Save a model that is one checkpoint."""
-    model.save_pretrained(folder)
+VISION: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 64,
+    "patch_size": 16,
+}
+"""Sizes of their vision towers."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class Twin:
     teach: Teach
     recipe: Recipe
     begin: Callable[[HFCaptioner], None] | None = None
-    save: Callable[[Any, Path], None] = save_whole
+    save: Callable[[Any, Path], None] = PreTrainedModel.save_pretrained
 
 
 def open_twin(name: str, folder: Path) -> HFCaptioner:

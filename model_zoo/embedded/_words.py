@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
+from tokenizers import Tokenizer, decoders  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
 from harness.contracts import Sample
 from harness.datasets.phantom import Phantom
 from harness.datasets.phantom.plan import PLAN
 from harness.datasets.phantom.text import Style
+from harness.metrics.embedded._training import byte_level_bpe
 from model_zoo.embedded._pretrain import Lesson
 
 SEED = 7919  # of the data: not the seed that the phantom dataset is fine-tuned and tested on
@@ -90,14 +91,8 @@ def train_tokenizer(
     styles: tuple[Style, ...] = ("lay", "radiology")
     for style in styles:
         texts += [sample.caption for sample in phantoms(style, 3000).load("train").samples]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = byte_level_bpe(texts, special, vocabulary)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 

@@ -2,7 +2,7 @@
 
 A twin is a real checkpoint folder of a tiny size, pre-trained on phantom pictures with captions in plain words. So it
 sees, but does not speak radiology: that is left to the fine-tuning. Reproducible: fixed seeds, one thread.
-Each `twin_<name>.py` beside this file makes one.
+Each `twin_<family>.py` beside this file has `CHECKPOINTS`: the twins of a family by name.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ from model_zoo.embedded._pretrain import pretrain
 from model_zoo.embedded._twin import Twin, open_twin
 from model_zoo.embedded._words import QUESTION, phantoms
 
-NAMES = sorted(file.stem.removeprefix("twin_") for file in Path(__file__).parent.glob("twin_*.py"))
+
+def twins() -> dict[str, Twin]:
+    """Every twin that can be made, by name."""
+    modules = [import_module(f"{__package__}.{file.stem}") for file in Path(__file__).parent.glob("twin_*.py")]
+    return {name: twin for module in modules for name, twin in module.CHECKPOINTS.items()}
 
 
 def build(name: str, folder: Path, steps: int | None) -> str:
     """Write, pre-train and save one twin into an empty folder; returns what it is and can do."""
-    twin: Twin = import_module(f"model_zoo.embedded.twin_{name}").TWIN
+    twin = twins()[name]
     recipe = twin.recipe if steps is None else replace(twin.recipe, steps=steps)
     torch.manual_seed(recipe.seed)
     twin.write(folder)
@@ -63,4 +67,4 @@ def measure(captioner: HFCaptioner) -> str:
 
 
 if __name__ == "__main__":
-    command(__doc__, NAMES, TWINS, build)
+    command(__doc__, sorted(twins()), TWINS, build)

@@ -19,7 +19,9 @@ def write(folder: Path) -> None:
     positions = 128
     vocabulary = write_gpt2_tokenizer(folder / "tokenizer", positions)
     features = DenseNetConfig(image_size=96, channels=16, growth=12, depths=(2, 2, 3, 3))
-    decoder = DecoderConfig(vocabulary, width=96, hidden=256, layers=2, heads=4, positions=positions, dropout=0.0)
+    decoder = DecoderConfig(
+        vocab_size=vocabulary, width=96, hidden=256, layers=2, heads=4, positions=positions, dropout=0.0
+    )
     features.save_pretrained(folder / "features")
     decoder.save_pretrained(folder / "decoder")
     save(CNNTransformerNet(features, decoder), folder)
@@ -40,4 +42,4 @@ def save(model: CNNTransformerNet, folder: Path) -> None:
     save_file(rest, folder / "decoder" / "model.safetensors", {"format": "pt"})
 
 
-TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)
+CHECKPOINTS = {"cnn_transformer": Twin(write, describe_or_read, Recipe(pictures=12000, steps=4500), begin, save)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import TEXT, Twin
+from model_zoo.embedded._twin import TEXT, VISION, Twin
 from model_zoo.embedded._words import describe_or_list, write_gpt2_tokenizer
 from model_zoo.nets.moondream2 import MoondreamConfig, MoondreamNet
 
@@ -22,16 +22,8 @@ def write(folder: Path) -> None:
         "bos_token_id": vocabulary - 1,
         "eos_token_id": vocabulary - 1,
     }
-    vision = {
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": 16,
-    }
-    config = MoondreamConfig(text, vision, initializer_range=0.08)
+    config = MoondreamConfig(text, VISION, initializer_range=0.08)
     MoondreamNet(config, tiled=True, fused=True).save_pretrained(folder)
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=10000, steps=5500, rate=3e-3))
+CHECKPOINTS = {"moondream2": Twin(write, describe_or_list, Recipe(pictures=10000, steps=5500, rate=3e-3))}

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import TEXT, Twin
+from model_zoo.embedded._twin import TEXT, VISION, Twin
 from model_zoo.embedded._words import describe_or_list, train_tokenizer
 
 CHAT_TEMPLATE = (
@@ -24,11 +24,11 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 """That of SmolVLM-500M-Instruct."""
+SIDE, PATCH, SCALE = VISION["image_size"], 8, 2
 
 
 def write(folder: Path) -> None:
     """64 pixels in patches of 8, four of them joined to one of 16 image tokens."""
-    side, patch, scale = 64, 8, 2
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     special += ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
     special += [f"<row_{row + 1}_col_{column + 1}>" for row in range(6) for column in range(6)]
@@ -42,19 +42,19 @@ def write(folder: Path) -> None:
         clean_up_tokenization_spaces=False,
     )
     images = Idefics3ImageProcessor(
-        size={"longest_edge": side},
-        max_image_size={"longest_edge": side},
+        size={"longest_edge": SIDE},
+        max_image_size={"longest_edge": SIDE},
         do_image_splitting=False,
         image_mean=[0.5] * 3,
         image_std=[0.5] * 3,
     )
-    tokens = (side // patch // scale) ** 2
+    tokens = (SIDE // PATCH // SCALE) ** 2
     processor = Idefics3Processor(images, tokenizer, image_seq_len=tokens, chat_template=CHAT_TEMPLATE)
     processor.save_pretrained(folder)
-    Idefics3ForConditionalGeneration(config(tokenizer, side, patch, scale)).save_pretrained(folder)
+    Idefics3ForConditionalGeneration(config(tokenizer)).save_pretrained(folder)
 
 
-def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int) -> Idefics3Config:
+def config(tokenizer: PreTrainedTokenizerFast) -> Idefics3Config:
     """The proportions of the real one, as far as they can be kept."""
     ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     return Idefics3Config(
@@ -62,7 +62,6 @@ def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int
             **TEXT,
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "num_hidden_layers": 2,
             "num_key_value_heads": 2,
             "head_dim": 24,
             "max_position_embeddings": 2048,
@@ -70,20 +69,12 @@ def config(tokenizer: PreTrainedTokenizerFast, side: int, patch: int, scale: int
             "eos_token_id": tokenizer.eos_token_id,
             **ids,
         },
-        vision_config={
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 3,
-            "num_attention_heads": 4,
-            "image_size": side,
-            "patch_size": patch,
-            "initializer_range": 0.05,
-        },
+        vision_config={**VISION, "patch_size": PATCH, "initializer_range": 0.05},
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=scale,
+        scale_factor=SCALE,
         tie_word_embeddings=False,
         pad_token_id=tokenizer.pad_token_id,
     )
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=12000, steps=6000))
+CHECKPOINTS = {"smolvlm": Twin(write, describe_or_list, Recipe(pictures=12000, steps=6000))}

@@ -7,25 +7,18 @@ from pathlib import Path
 from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcessor, ViTModel
 
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import Twin
+from model_zoo.embedded._twin import VISION, Twin
 from model_zoo.embedded._words import describe_or_read, write_gpt2_tokenizer
 from model_zoo.nets.visiongpt2 import VisionGPT2Net
 
 
 def write(folder: Path) -> None:
     """Three blocks of width 96; 64 pixels in patches of 8."""
-    side, positions = 64, 256
+    positions = 256
     vocabulary = write_gpt2_tokenizer(folder / "text", positions)
     end = vocabulary - 1
-    vision = ViTConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=256,
-        image_size=side,
-        patch_size=8,
-        initializer_range=0.05,
-    )
+    sizes = {"hidden_size": 96, "intermediate_size": 256, "patch_size": 8, "initializer_range": 0.05}
+    vision = ViTConfig(**(VISION | sizes))
     text = GPT2Config(
         vocab_size=vocabulary,
         n_positions=positions,
@@ -42,7 +35,7 @@ def write(folder: Path) -> None:
         attn_pdrop=0.0,
     )
     save(VisionGPT2Net(ViTModel(vision, add_pooling_layer=False), GPT2LMHeadModel(text)), folder)
-    ViTImageProcessor(size={"height": side, "width": side}).save_pretrained(folder / "vision")
+    ViTImageProcessor(size={"height": vision.image_size, "width": vision.image_size}).save_pretrained(folder / "vision")
 
 
 def save(model: VisionGPT2Net, folder: Path) -> None:
@@ -51,4 +44,4 @@ def save(model: VisionGPT2Net, folder: Path) -> None:
     model.gpt2.save_pretrained(folder / "text")
 
 
-TWIN = Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)
+CHECKPOINTS = {"visiongpt2": Twin(write, describe_or_read, Recipe(pictures=12000, steps=5000), save=save)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,23 +14,13 @@ from transformers.modeling_outputs import CausalLMOutput
 
 
 class DenseNetConfig(PretrainedConfig):
-    """Sizes of a DenseNet; the defaults are DenseNet-121's."""
+    """Sizes of a DenseNet, DenseNet-121's where none is given."""
 
     model_type = "densenet"
-
-    def __init__(
-        self,
-        image_size: int = 224,
-        channels: int = 64,
-        growth: int = 32,
-        depths: tuple[int, ...] = (6, 12, 24, 16),
-        **kwargs: Any,
-    ) -> None:
-        self.image_size = image_size
-        self.channels = channels
-        self.growth = growth
-        self.depths = list(depths)
-        super().__init__(**kwargs)
+    image_size: int = 224
+    channels: int = 64
+    growth: int = 32
+    depths: Sequence[int] = (6, 12, 24, 16)
 
     @property
     def features(self) -> int:
@@ -42,29 +33,16 @@ class DenseNetConfig(PretrainedConfig):
 
 
 class DecoderConfig(PretrainedConfig):
-    """Sizes of encoder and decoder; the defaults give the published total of 48 million parameters."""
+    """Sizes of encoder and decoder; those that stand here give the published total of 48 million parameters."""
 
     model_type = "cnn_transformer"
-
-    def __init__(
-        self,
-        vocab_size: int = 50257,
-        width: int = 512,
-        hidden: int = 2048,
-        layers: int = 2,
-        heads: int = 8,
-        positions: int = 128,
-        dropout: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.width = width
-        self.hidden = hidden
-        self.layers = layers
-        self.heads = heads
-        self.positions = positions
-        self.dropout = dropout
-        super().__init__(**kwargs)
+    vocab_size: int = 50257
+    width: int = 512
+    hidden: int = 2048
+    layers: int = 2
+    heads: int = 8
+    positions: int = 128
+    dropout: float = 0.1
 
 
 class DenseLayer(nn.Module):

@@ -26,22 +26,7 @@ VISION = {
 }
 """The published tower: constants of moondream/vision_encoder.py, which the hub's config.json does not repeat."""
 
-TEXT = {
-    "vocab_size": 51200,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 32,
-    "partial_rotary_factor": 0.5,
-    "rope_theta": 10000.0,
-    "hidden_act": "gelu_new",
-    "max_position_embeddings": 2048,
-    "layer_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-    "bos_token_id": 50256,
-    "eos_token_id": 50256,
-}
-"""The published language model: defaults of moondream/configuration_moondream.py, and GPT-2's end of text."""
+END = 50256  # GPT-2's end of text; all other defaults of moondream/configuration_moondream.py are PhiConfig's own
 
 
 class MoondreamConfig(PretrainedConfig):
@@ -56,7 +41,7 @@ class MoondreamConfig(PretrainedConfig):
         vision_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.text_config = PhiConfig(**(TEXT | (text_config or {})))
+        self.text_config = PhiConfig(**({"bos_token_id": END, "eos_token_id": END} | (text_config or {})))
         self.vision_config = SiglipVisionConfig(**(VISION | (vision_config or {})))
         super().__init__(**(kwargs | {"tie_word_embeddings": False}))
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from harness.benchmarks import captioner as stages
 from harness.contracts import RequestError
-from model_zoo.embedded import _random, benchmark
+from model_zoo.embedded import _random
 from tests.support.captioners import make, picture
 
 SMALL = [
-    *("dataset.train=2", "dataset.test=2", "train.batch_size=2", "train.micro_batch_size=2", "train.workers=0"),
-    *("generate.max_new_tokens=4", "model.image_splitting=false"),
+    *("dataset.train=2", "dataset.test=2", "train.batch_size=2", "train.micro_batch_size=2", "train.max_steps=1"),
+    *("generate.max_new_tokens=4", "model.image_splitting=false", "model.dtype=nf4"),
 ]
+TARGETED = ["qkv", "mlp", "connector", "v_qkv"]
 
 
 @pytest.mark.parametrize("name", _random.PIXELS)
@@ -35,9 +38,8 @@ def test_a_folder_has_the_published_sizes_and_the_twins_words(name: str, tmp_pat
 def test_weights_come_in_shards_and_tied_ones_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_random, "SHARD", 2**17)
     monkeypatch.setattr(_random, "PUBLISHED", _random.TWINS)  # tiny sizes: all that matters here is the cutting
-    _random.write_config("qwen2_vl", tmp_path / "small")
+    _random.prepare("qwen2_vl", tmp_path / "small", "cpu")
     captioner = make("qwen2_vl", weights="hub", hub=str(tmp_path / "small"), dtype="float32")
-    _random.write_weights(captioner, tmp_path / "small", "cpu")
     places = json.loads((tmp_path / "small" / "model.safetensors.index.json").read_text())["weight_map"]
     assert len(set(places.values())) > 1
     assert "lm_head.weight" not in places
@@ -46,19 +48,21 @@ def test_weights_come_in_shards_and_tied_ones_once(tmp_path: Path, monkeypatch: 
             sizes = [weights.get_tensor(name).numel() * 2 for name in weights.keys()]  # noqa: SIM118 (no mapping)
         assert len(sizes) == 1 or sum(sizes) <= 2**17
     captioner.load("cpu")
+    spread = captioner.config.text_config.initializer_range
     deep = captioner.model.model.language_model.layers[0]
-    assert deep.mlp.up_proj.weight.std().item() == pytest.approx(_random.SPREAD, rel=0.05)
+    assert deep.mlp.up_proj.weight.std().item() == pytest.approx(spread, rel=0.05)
     assert torch.equal(deep.input_layernorm.weight, torch.ones(captioner.config.text_config.hidden_size))
 
 
-def test_a_row_is_measured_over_the_real_stages(tmp_path: Path) -> None:
-    benchmark.prepare("smolvlm", tmp_path / "one", "cpu", layers=1)
-    row = benchmark.measure("smolvlm", "nf4", tmp_path / "one", "cpu", SMALL, steps=1)
-    assert (row["fit_steps"], row["captions"], row["prompt_tokens"] > 64) == (1, 2, True)
+def test_a_row_is_measured_over_the_real_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "prepare", partial(_random.prepare, layers=1))
+    order = {"model": "smolvlm", "size": "real", "sites": TARGETED, "overrides": SMALL, "device": "cpu", "threads": 1}
+    row = stages.measure(order, tmp_path)
+    assert row["prompt_tokens"] > 64
     assert 0 < row["params_trained"] < row["params_total"]
-    measured = ("fit_samples_per_s", "captions_per_s", "fit_peak_gib", "generate_peak_gib", "load_seconds")
+    measured = ("fit_samples_per_s", "captions_per_s", "fit_peak_mb", "captions_peak_mb", "load_s")
     assert all(row[name] > 0 for name in measured)
-    assert f"torch={torch.__version__}" in row["versions"]
+    assert "fit_cached_samples_per_s" not in row, "the tower trains"
 
 
 def test_a_model_whose_picture_sizes_are_unknown_is_refused(tmp_path: Path) -> None:

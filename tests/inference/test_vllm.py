@@ -194,7 +194,7 @@ def test_doctor_compares_it_under_an_adapter(tmp_path, monkeypatch):
 @pytest.mark.skipif(not here, reason="needs vllm")
 @pytest.mark.parametrize("lora", ["none", "hybrid"])
 def test_vllm_itself_says_the_same(request_, tmp_path, lora):
-    from model_zoo.embedded.benchmark import prepare
+    from model_zoo.embedded._random import prepare
 
     prepare("smolvlm", tmp_path / "checkpoint", "cpu", 2)
     asked = [*request_, "weights=hub", f"model.hub={tmp_path / 'checkpoint'}", "model.dtype=float32", f"lora={lora}"]

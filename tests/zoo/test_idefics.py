@@ -17,7 +17,7 @@ from transformers import IdeficsProcessor
 from harness import config
 from harness.contracts import Example, RequestError
 from model_zoo.base.captioner import HFCaptioner
-from model_zoo.embedded import twin_idefics_9b
+from model_zoo.embedded import twin_idefics
 from model_zoo.embedded._twin import open_twin
 from model_zoo.idefics import END, FAKE, IMAGE
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, supervised, twin_copy
@@ -238,10 +238,10 @@ def test_an_older_checkpoint_may_hold_rotary_frequencies(
 
 def test_the_twin_begins_with_the_vision_tower_of_llavas(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    twin_idefics_9b.TWIN.write(tmp_path)
+    twin_idefics.write(tmp_path)
     fresh, earlier = open_twin("idefics_9b", tmp_path), loaded("llava_15")
     fresh.load("cpu")
-    twin_idefics_9b.begin(fresh)
+    twin_idefics.begin(fresh)
     views = [picture(128, 128)]
     pixels = [c.encode(views, QUESTION).tensors["pixel_values"] for c in (fresh, earlier)]
     assert torch.equal(pixels[0][0], pixels[1])

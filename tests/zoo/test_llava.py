@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, LlavaNextImageProcessor
 
 from harness.contracts import Example, RequestError
 from model_zoo.base.captioner import HFCaptioner
-from model_zoo.embedded._llava import write_tokenizer
+from model_zoo.embedded.twin_llava import write_tokenizer
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
 
 TOTALS = {"llava_15": 7_063_427_072, "llava_vicuna": 7_063_431_168, "llava_mistral": 7_566_747_648}

@@ -15,7 +15,7 @@ from transformers import Qwen2VLImageProcessor
 
 from harness.contracts import Example, RequestError
 from model_zoo.base.captioner import HFCaptioner
-from model_zoo.embedded import twin_qwen25_vl
+from model_zoo.embedded import twin_qwen
 from model_zoo.embedded._twin import open_twin
 from model_zoo.qwen_vl import Qwen2VL, widened
 from tests.support.captioners import GREEDY, QUESTION, examples, loaded, make, picture, published, supervised, twin_copy
@@ -189,12 +189,12 @@ def test_the_other_generation_is_refused(tmp_path: Path) -> None:
 
 def test_the_later_twin_begins_with_what_the_earlier_one_knows(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    twin_qwen25_vl.TWIN.write(tmp_path)
+    twin_qwen.CHECKPOINTS["qwen25_vl"].write(tmp_path)
     fresh, earlier = open_twin("qwen25_vl", tmp_path), make("qwen2_vl")
     assert fresh.tokenizer.get_vocab() == earlier.tokenizer.get_vocab()
     fresh.load("cpu")
     earlier.load("cpu")
-    twin_qwen25_vl.begin(fresh)
+    twin_qwen.begin(fresh)
     known = earlier.model.state_dict()
     taken = {name for name, tensor in fresh.model.state_dict().items() if torch.equal(tensor, known.get(name, -tensor))}
     assert {name for name in known if name.startswith("model.language_model")} <= taken

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,13 @@ from model_zoo.base.checkpoint import read_tokenizer
 from model_zoo.embedded._pretrain import Recipe, pretrain
 from model_zoo.embedded._twin import open_twin
 from model_zoo.embedded._words import QUESTION, SEED, TERMS, describe_or_list, describe_or_read, phantoms
-from model_zoo.embedded.build import NAMES
+from model_zoo.embedded.build import twins
 from tests.support.captioners import GREEDY, TWINS, loaded, one_per_family
 
 # The dataset of conf/dataset/phantom.yaml: other pictures than those of the pre-training.
 SAMPLES = Phantom("phantom", train=1, valid=1, test=60, size=128, seed=2025, style="radiology", limit=None)
-
-
-def twin(name: str):
-    return import_module(f"model_zoo.embedded.twin_{name}").TWIN
+MADE = twins()
+NAMES = sorted(MADE)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -52,7 +49,7 @@ def test_the_twins_are_small() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_build_writes_the_files_that_ship(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    twin(name).write(tmp_path)
+    MADE[name].write(tmp_path)
     written = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file())
     assert written == sorted(str(file.relative_to(TWINS / name)) for file in (TWINS / name).rglob("*.*"))
     for file in written:
@@ -73,7 +70,7 @@ def test_pretraining_is_reproducible_and_learns(name: str) -> None:
         captioner = open_twin(name, TWINS / name)
         captioner.load("cpu")
         torch.manual_seed(0)
-        losses.append(pretrain(captioner, samples, twin(name).teach, Recipe(8, 4, 4, 1e-3)))
+        losses.append(pretrain(captioner, samples, MADE[name].teach, Recipe(8, 4, 4, 1e-3)))
         states.append(captioner.model.state_dict())
     assert losses[0] == losses[1]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from harness.contracts import SPLITS, NonNegative, Positive, Sample, Split
+from harness.contracts import NonNegative, Positive, Sample, Split
 from harness.datasets._paths import known_split
 from harness.datasets.phantom.draw import render
 from harness.datasets.phantom.plan import draw_factors, generator
@@ -41,30 +41,25 @@ class PhantomImage:
         return hashlib.sha256(header + image.tobytes()).hexdigest()
 
 
+@dataclass(eq=False)
 class Phantom:
     """A sample depends on (seed, split, index, size) alone; `style` changes its caption and not its picture.
 
     So a split that grows keeps its first samples, and two styles share pictures and factors.
     """
 
-    def __init__(
-        self,
-        name: str,
-        train: Positive,
-        valid: Positive,
-        test: Positive,
-        size: Annotated[int, Ge(32)],
-        seed: NonNegative,
-        style: Style,
-        limit: Positive | None,
-    ) -> None:
-        self.name = name
-        self.counts = dict(zip(SPLITS, (train, valid, test), strict=True))
-        self.size, self.seed, self.style, self.limit = size, seed, style, limit
+    name: str
+    train: Positive
+    valid: Positive
+    test: Positive
+    size: Annotated[int, Ge(32)]
+    seed: NonNegative
+    style: Style
+    limit: Positive | None
 
     def load(self, split: str) -> Split:
         """The first `limit` samples of a split. Draws nothing: pictures are made when they are loaded."""
-        count = self.counts[known_split(self.name, split)]
+        count: int = getattr(self, known_split(self.name, split))
         count = count if self.limit is None else min(self.limit, count)
         return Split(split, tuple(self.sample(split, index) for index in range(count)))
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 import torch
 from rich.progress import track
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -75,6 +76,18 @@ def train(model: nn.Module, loss_of: Callable[[Sequence[Lesson]], Tensor], recip
     last = descend((loss_of([*islice(source, recipe.batch)]) for _ in steps), optimizer, schedule)
     model.eval()
     return last
+
+
+def byte_level_bpe(texts: Iterable[str], special: list[str], vocabulary: int) -> Tokenizer:
+    """The tokenizer of GPT-2's and RoBERTa's kind, learnt from texts; `special` gets the first ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def adamw(parameters: Iterable[nn.Parameter], rate: float, weight_decay: float) -> torch.optim.Optimizer:

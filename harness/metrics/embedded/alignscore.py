@@ -9,17 +9,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import RobertaConfig, RobertaTokenizerFast
 
 from harness.metrics._alignscore_net import AlignNet
 from harness.metrics.embedded._lessons import ALIGNED, Lesson, lessons
-from harness.metrics.embedded._training import Recipe, Tutor, train
+from harness.metrics.embedded._training import Recipe, Tutor, byte_level_bpe, train
 
 RECIPE = Recipe(steps=2000, batch=32, rate=1e-3)
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]  # RoBERTa's first four ids
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # the first four have RoBERTa's ids
 VOCABULARY = 900  # nearly each word of the grammar gets a token of its own
 TEXTS = 6000
 LONGEST = 512
@@ -55,14 +54,7 @@ def make(folder: Path, steps: int | None) -> str:
 
 def write_tokenizer(folder: Path, texts: Iterable[str], vocabulary: int) -> RobertaTokenizerFast:
     """Byte-level BPE, as RoBERTa's."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[*SPECIAL, "<mask>"], initial_alphabet=alphabet, show_progress=False
-    )
-    trained.train_from_iterator(texts, trainer)
-    words, merges = trained.model.save(str(folder))
+    words, merges = byte_level_bpe(texts, SPECIAL, vocabulary).model.save(str(folder))
     tokenizer = RobertaTokenizerFast(words, merges, model_max_length=LONGEST)
     tokenizer.save_pretrained(folder)
     return tokenizer

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from rich.console import Console
@@ -45,11 +46,13 @@ def command(
     torch.use_deterministic_algorithms(True)
     console = Console()
     for name in arguments.names or known:
-        folder = arguments.out / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        start = time.perf_counter()
-        report = make(name, folder, arguments.steps)
+        start, folder = time.perf_counter(), arguments.out / name
+        with TemporaryDirectory() as scratch:  # what is there may be read meanwhile, and stays if this fails
+            made = Path(scratch) / name
+            made.mkdir()
+            report = make(name, made, arguments.steps)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(made, folder)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         console.print(f"{name}: {size / 1e6:.2f} MB, {time.perf_counter() - start:.0f} s; {report}", markup=False)
 

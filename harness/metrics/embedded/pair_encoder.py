@@ -7,14 +7,13 @@ the other pictures, each picture is to find its own, and each caption its pictur
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from rich.progress import track
 from safetensors.torch import save_file
 from tokenizers import (  # type: ignore[import-untyped]
@@ -32,8 +31,9 @@ from transformers.models.clip.tokenization_clip import bytes_to_unicode
 from harness.datasets.phantom import PhantomImage
 from harness.datasets.phantom.plan import PLAN, Factors, draw_factors, has_side
 from harness.datasets.phantom.text import Style, write
-from harness.encoders.medimageinsight import MedImageInsight, empty_net
+from harness.encoders.medimageinsight import MedImageInsight, empty_net, read_config
 from harness.encoders.medimageinsight_net import PairNet
+from harness.encoders.pair_files import TWIN
 from harness.metrics.embedded._training import adamw, descend
 
 SEED = 6151  # of the data: not the seed that the phantom dataset is scored on
@@ -58,46 +58,16 @@ class Recipe:
     middle: float = 0.25  # cosine between right and wrong: right captions come out near 0.4, as of real encoders
 
 
-CONFIG: dict[str, Any] = {
-    "IMAGE_ENCODER": {
-        "NAME": "davit_v1",
-        "IMAGE_SIZE": [64, 64],
-        "IMAGE_MEAN": [0.485, 0.456, 0.406],
-        "IMAGE_STD": [0.229, 0.224, 0.225],
-        "SPEC": {
-            "PATCH_SIZE": [7, 3, 3, 3],
-            "PATCH_STRIDE": [4, 2, 2, 2],
-            "PATCH_PADDING": [3, 1, 1, 1],
-            "PATCH_PRENORM": [False, True, True, True],
-            "DIM_EMBED": [24, 48, 80, 112],
-            "NUM_HEADS": [2, 3, 5, 7],
-            "NUM_GROUPS": [2, 3, 5, 7],
-            "DEPTHS": [1, 1, 1, 1],
-            "WINDOW_SIZE": 8,
-        },
-    },
-    "LANG_ENCODER": {
-        "NAME": "transformer",
-        "TOKENIZER": "clip",
-        "CONTEXT_LENGTH": 77,
-        "WIDTH": 80,
-        "HEADS": 4,
-        "LAYERS": 2,
-        "AUTOGRESSIVE": False,
-    },
-    "UNICL_MODEL": {"DIM_PROJECTION": 64},
-    "AUG": {"INTERPOLATION": "bicubic"},
-    "TEST": {"CENTER_CROP": False},
-}
-
-
 def make(folder: Path, steps: int | None) -> str:
-    """Write the release folder of a trained encoder; returns how well it separates captions of unseen pictures."""
+    """Write the release folder of a trained encoder, of the sizes of the one that ships.
+
+    Returns how well it separates captions of unseen pictures.
+    """
     recipe = Recipe() if steps is None else replace(Recipe(), steps=steps)
     torch.manual_seed(0)
     vocabulary = write_tokenizer(folder / "language_model" / "clip_tokenizer_4.16.2", plain_captions(), 1000)
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False), encoding="utf-8")
-    net = start(empty_net(CONFIG, vocabulary), recipe)
+    shutil.copy(TWIN / "config.yaml", folder)
+    net = start(empty_net(read_config(TWIN / "config.yaml"), vocabulary), recipe)
     save(net, folder)
     reader = MedImageInsight(folder, "cpu", torch.float32)
     loss = train(net, reader, recipe)
@@ -213,7 +183,8 @@ def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
-    pixels = torch.cat([_pixels(reader, n) for n in track(range(recipe.pictures), "drawing", transient=True)])
+    pictures = (PhantomImage(SEED, "train", n, PIXELS).load() for n in range(recipe.pictures))
+    pixels = torch.cat([reader.pixels([one]) for one in track(pictures, "drawing", recipe.pictures, transient=True)])
     drawn = [draw_factors(SEED, "train", n) for n in range(recipe.pictures)]
     rng = np.random.default_rng(SEED)
 
@@ -227,10 +198,6 @@ def train(net: PairNet, reader: MedImageInsight, recipe: Recipe) -> float:
     last = descend(losses(), optimizer, schedule)
     net.eval()
     return last
-
-
-def _pixels(reader: MedImageInsight, number: int) -> Tensor:
-    return reader.pixels([PhantomImage(SEED, "train", number, PIXELS).load()])
 
 
 def loss_of(

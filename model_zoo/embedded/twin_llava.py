@@ -1,45 +1,43 @@
-"""Twins of the LLaVA family: tokenizer, towers of tiny sizes, one folder."""
+"""LLaVA's twins: 0.6 million parameters each."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import decoders, pre_tokenizers, processors  # type: ignore[import-untyped]
-from transformers import (
-    CLIPImageProcessor,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaNextConfig,
-    LlavaNextForConditionalGeneration,
-    LlavaNextImageProcessor,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
-from model_zoo.embedded._twin import TEXT
-from model_zoo.embedded._words import train_tokenizer
+from model_zoo.embedded._pretrain import Recipe
+from model_zoo.embedded._twin import TEXT, VISION, Twin
+from model_zoo.embedded._words import describe_or_list, train_tokenizer
+from model_zoo.llava import Llava, LlavaFamily, LlavaNext
 
-SIDE = 64
-PATCH = 16
+SIDE, PATCH = VISION["image_size"], VISION["patch_size"]
 PINPOINTS = [[64, 64], [64, 128], [128, 64]]
 """A square picture is one tile and the whole, 36 tokens; a long one has two tiles."""
+SPOKEN = (
+    " A chat between a curious human and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the human's questions.",
+    " USER:",
+    " ASSISTANT:",
+)
+"""Vicuna's system text, and who speaks."""
 
 
-def write_15(folder: Path) -> None:
-    """16 image tokens and a Llama."""
-    tokenizer = write_tokenizer(folder)
-    CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
-    LlavaForConditionalGeneration(LlavaConfig(**parts(tokenizer, "llama"))).save_pretrained(folder)
-
-
-def write_16(folder: Path, text: str, vocabulary: int = 600, words: tuple[str, ...] = ()) -> None:
-    """The tiled kind. `text` is the model type of the language model, `words` what its tokenizer must know."""
+def write(
+    folder: Path, family: type[LlavaFamily], text: str, vocabulary: int = 600, words: tuple[str, ...] = ()
+) -> None:
+    """16 image tokens a tile. text: the model type of the language model; words: what its tokenizer must know."""
     tokenizer = write_tokenizer(folder, vocabulary, words)
+    tiles = {"image_grid_pinpoints": PINPOINTS} if family is LlavaNext else {}
     square = {"height": SIDE, "width": SIDE}
-    images = LlavaNextImageProcessor(size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=PINPOINTS)
+    images = family.image_processor_class(size={"shortest_edge": SIDE}, crop_size=square, **tiles)
     images.save_pretrained(folder)
-    config = LlavaNextConfig(**parts(tokenizer, text), image_grid_pinpoints=PINPOINTS)
-    LlavaNextForConditionalGeneration(config).save_pretrained(folder)
+    config = family.config_class(**parts(tokenizer, text), **tiles)
+    family.model_class(config).save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path, vocabulary: int = 600, words: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
@@ -70,7 +68,6 @@ def parts(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, Any]:
             **TEXT,
             "model_type": text,
             "vocab_size": len(tokenizer),
-            "num_hidden_layers": 2,
             "num_key_value_heads": 2 if text == "mistral" else 4,
             "head_dim": 24,
             "max_position_embeddings": 4096,
@@ -81,14 +78,12 @@ def parts(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, Any]:
             **({"sliding_window": None} if text == "mistral" else {}),
         },
         "vision_config": {
+            **VISION,
             "model_type": "clip_vision_model",
             "hidden_size": 80,
             "intermediate_size": 160,
             "projection_dim": 16,
             "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "image_size": SIDE,
-            "patch_size": PATCH,
         },
         "image_token_index": tokenizer.convert_tokens_to_ids("<image>"),
         "image_seq_length": (SIDE // PATCH) ** 2,
@@ -97,3 +92,12 @@ def parts(tokenizer: PreTrainedTokenizerFast, text: str) -> dict[str, Any]:
         "pad_token_id": tokenizer.pad_token_id,
         "tie_word_embeddings": False,
     }
+
+
+RECIPE = Recipe(pictures=10000, steps=5000)
+VICUNA = partial(write, family=LlavaNext, text="llama", vocabulary=700, words=SPOKEN)
+CHECKPOINTS = {
+    "llava_15": Twin(partial(write, family=Llava, text="llama"), describe_or_list, replace(RECIPE, steps=6000)),
+    "llava_mistral": Twin(partial(write, family=LlavaNext, text="mistral"), describe_or_list, RECIPE),
+    "llava_vicuna": Twin(VICUNA, describe_or_list, RECIPE),
+}

@@ -10,10 +10,10 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text, IdeficsImageP
 
 from model_zoo.base.captioner import HFCaptioner
 from model_zoo.base.checkpoint import TWINS
-from model_zoo.embedded._llava import PATCH, SIDE
 from model_zoo.embedded._pretrain import Recipe
-from model_zoo.embedded._twin import Twin, open_twin
+from model_zoo.embedded._twin import TEXT, Twin, open_twin
 from model_zoo.embedded._words import QUESTIONS, describe_or_list, train_tokenizer
+from model_zoo.embedded.twin_llava import PATCH, SIDE
 from model_zoo.idefics import END, FAKE, IMAGE
 
 ADDED = [FAKE, IMAGE, END]
@@ -53,11 +53,7 @@ def config(words: int) -> IdeficsConfig:
     return IdeficsConfig(
         vocab_size=words,
         additional_vocab_size=len(ADDED),
-        hidden_size=96,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.05,
+        **(TEXT | {"intermediate_size": 96}),
         # From nothing, a closed gate would keep the picture out until it opens.
         alpha_initializer="ones",
         cross_layer_interval=1,
@@ -99,4 +95,4 @@ def begin(captioner: HFCaptioner) -> None:
     torch.nn.init.normal_(captioner.model.get_parameter("model.perceiver_resampler.latents"), std=0.1)
 
 
-TWIN = Twin(write, describe_or_list, Recipe(pictures=10000, steps=6500), begin)
+CHECKPOINTS = {"idefics_9b": Twin(write, describe_or_list, Recipe(pictures=10000, steps=6500), begin)}
