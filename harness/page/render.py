@@ -52,14 +52,12 @@ def embedded(data: Mapping[str, Any]) -> Markup:
 
 def numbers(name: str, caption: str, table: pd.DataFrame) -> Grid:
     """The data of a plot as a table."""
-    kinds = [pd.api.types.is_numeric_dtype(table[column]) for column in table]
-    columns = [Column(str(column), number=bool(kind)) for column, kind in zip(table, kinds, strict=True)]
-    return grid(name, caption, columns, [[_cell(value) for value in row] for row in table.itertuples(index=False)])
+    forms = {column: _number if pd.api.types.is_numeric_dtype(table[column]) else text for column in table}
+    columns = [Column(str(column), str(column), form) for column, form in forms.items()]
+    return grid(name, caption, columns, table.to_dict("records"))
 
 
-def _cell(value: Any) -> Cell:
-    if isinstance(value, str):
-        return text(value)
+def _number(value: float) -> Cell:
     if value != value:
         return Cell("")
     return Cell(f"{value:.4g}" if isinstance(value, float) else str(value), float(value))
