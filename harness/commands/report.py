@@ -18,7 +18,7 @@ from rich.filesize import decimal
 
 from harness import config
 from harness.commands._options import parse
-from harness.contracts import NonNegative, Positive, RequestError, Split
+from harness.contracts import NonNegative, Positive, RequestError
 from harness.machine.terminal import console
 from harness.page.contents import parts, significance
 from harness.page.gallery import gallery
@@ -84,12 +84,7 @@ def _add_pictures(study: Study, shown: dict[str, Any]) -> str:
     assert study.board.ranked is not None
     run = study.board.ranked.newest
     node = (run.manifest.get("config") or {}).get("dataset")
-
-    def load() -> Split:
-        split: Split = config.build_node(node, "dataset").load(run.row["split"])
-        return split
-
-    made, why = pictures(shown["samples"], load)
+    made, why = pictures(shown["samples"], lambda: config.build_node(node, "dataset").load(run.row["split"]))
     for sample in shown["samples"]:
         sample["picture"] = made.get(sample["id"])
     return why

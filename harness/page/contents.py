@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +17,21 @@ from harness.page.study import Study
 ROWS = 40  # of the matrix of pairs
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A plot as it stands in the page."""
-
-    plot: Plot
-    svg: Markup
-
-
 def parts(study: Study, folder: Path, gallery: Mapping[str, Any] | None, why: str) -> dict[str, Any]:
     """What the template needs; draws the plots into a folder. why: reason of missing pictures."""
-    drawn: dict[str, list[Drawn]] = {}
+    drawn: dict[str, list[tuple[Plot, Markup]]] = {}
     with drawing():
-        for section, plot in plots(study):
-            drawn.setdefault(section, []).append(Drawn(plot, Markup(save(plot, folder))))
+        for plot in plots(study):
+            drawn.setdefault(plot.section, []).append((plot, Markup(save(plot, folder))))
     return {
-        "title": study.board.key.title,
-        "note": study.board.note,
-        "newest": study.board.newest,
+        "study": study,
+        "board": study.board,
         "summary": summary(study),
         "leaderboard": leaderboard(study),
         "filters": filters(study),
         "several": len({row["model"] for row in study.rows}) < len(study.rows),
-        "primary": study.primary,
-        "lower": study.primary in study.board.lower,
-        "meaning": study.meanings,
-        "unfilled": study.board.unfilled,
         "level": LEVEL,
         "drawn": drawn,
-        "significance": "significance" in study.tables,
         "controls": details.controls(study),
         "ablation": details.ablation(study),
         "costs": details.costs(study),
