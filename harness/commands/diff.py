@@ -59,23 +59,31 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(left: Run, right: Run, trials: int) -> dict[str, list[str]]:
     """Section -> a line for every difference; an empty list where there is none."""
-    a, b = left.manifest, right.manifest
-    found = {
-        "status": difference(_status(left), _status(right)),
-        "identity": _identity(left, right),
-        "configuration": changes(_configuration(a), _configuration(b)),
-        "code version": difference({"code": a.get("code_version")}, {"code": b.get("code_version")}),
-        "environment": difference(_environment(left), _environment(right)),
-        "counts": difference(_rows(left, counts=True), _rows(right, counts=True)),
-    }
-    if not any("strategy.plan" in line for line in found["identity"]):  # where it is no part of both identities
-        found["plan"] = changes(a.get("plan"), b.get("plan"))
+    a, b = _facts(left), _facts(right)
+    identity = _identity(left, right)
+    found = {"status": changes(a.pop("status"), b.pop("status")), "identity": identity}
+    if any("strategy.plan" in line for line in identity):  # where it is part of both identities
+        del a["plan"]
+    costs = {name: changes(a.pop(name), b[name]) for name in ("files", "costs")}
+    found |= {name: changes(a[name], b[name]) for name in a}
     if left.folder.parent.name == "runs":
-        found["captions"] = _captions(left, right)
-        found["scores"] = _scores(left, right, trials)
-    found["files"] = difference(a.get("files"), b.get("files"))
-    found["costs"] = difference(_rows(left, counts=False), _rows(right, counts=False))
-    return found
+        found |= {"captions": _captions(left, right), "scores": _scores(left, right, trials)}
+    return found | costs
+
+
+def _facts(record: Run) -> dict[str, Any]:
+    """What a run or fit says of itself, by section. The folder of results says nothing of a run."""
+    manifest, row = record.manifest, record.row
+    return {
+        "status": {"status": record.status, "error": row.get("error")},
+        "configuration": {key: value for key, value in (manifest.get("config") or {}).items() if key != "results"},
+        "code version": {"code": manifest.get("code_version")},
+        "environment": {**(manifest.get("environment") or {}), "device": row.get("device")},
+        "counts": _numbers(row, counts=True),
+        "plan": manifest.get("plan"),
+        "files": manifest.get("files"),
+        "costs": _numbers(row, counts=False),
+    }
 
 
 def _identity(left: Run, right: Run) -> list[str]:
@@ -106,7 +114,7 @@ def _without_common(left: Any, right: Any) -> tuple[Any, Any]:
         pairs = {key: _without_common(left.get(key), right.get(key)) for key in {*left, *right}}
         return {key: pair[0] for key, pair in pairs.items()}, {key: pair[1] for key, pair in pairs.items()}
     if _names(left) and _names(right) and set(left) != set(right):
-        return _only(set(left) - set(right)), _only(set(right) - set(left))
+        return patterns(sorted(set(left) - set(right))), patterns(sorted(set(right) - set(left)))
     return left, right
 
 
@@ -114,31 +122,13 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
-def _only(names: set[str]) -> dict[str, int]:
-    """The names that one side has alone, by pattern and number."""
-    return patterns(sorted(names))
-
-
-def _status(record: Run) -> dict[str, Any]:
-    return {"status": record.status, "error": record.row.get("error")}
-
-
-def _configuration(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the folder of results, which says nothing of a run."""
-    return {key: value for key, value in (manifest.get("config") or {}).items() if key != "results"}
-
-
-def _environment(record: Run) -> dict[str, Any]:
-    return {**(record.manifest.get("environment") or {}), "device": record.row.get("device")}
-
-
-def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
-    """The numbers of the row: n_... or the others. Labels and ids are compared elsewhere."""
+def _numbers(row: Mapping[str, Any], *, counts: bool) -> dict[str, Any]:
+    """The numbers of a row: n_... or the others. Labels and ids are compared elsewhere."""
     known = {"seed", "params_total", "params_trained", "params_trained_pct"}
     times = {"started_at", "finished_at"}
     return {
         key: float(plain(value)) if isinstance(value, float) else value
-        for key, value in record.row.items()
+        for key, value in row.items()
         if key.startswith("n_") is counts and (key in times or (isinstance(value, (int, float)) and key not in known))
     }
 
@@ -146,12 +136,13 @@ def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
 def _captions(left: Run, right: Run) -> list[str]:
     a, b = ({row.id: (row.caption, row.reference) for row in run.rows} for run in (left, right))
     common = a.keys() & b.keys()
-    other = sum(a[key][0] != b[key][0] for key in common)
-    references = sum(a[key][1] != b[key][1] for key in common)
-    lines = [f"{other} of {len(common)} common samples have another caption"] if other else []
-    lines += [f"{references} of {len(common)} common samples have another reference"] if references else []
-    alone = [(name, len(ids)) for name, ids in (("A", a.keys() - b.keys()), ("B", b.keys() - a.keys())) if ids]
-    return [*lines, *(f"{count} samples are in {name} only" for name, count in alone)]
+    counts = {
+        f"of {len(common)} common samples have another caption": sum(a[key][0] != b[key][0] for key in common),
+        f"of {len(common)} common samples have another reference": sum(a[key][1] != b[key][1] for key in common),
+        "samples are in A only": len(a.keys() - b.keys()),
+        "samples are in B only": len(b.keys() - a.keys()),
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
 
 
 def _scores(left: Run, right: Run, trials: int) -> list[str]:
