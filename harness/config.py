@@ -157,18 +157,17 @@ def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return [_parse_one(parser, text) for text in overrides]
-
-
-def _parse_one(parser: OverridesParser, text: str) -> Override:
-    if "=" not in text and not text.startswith("~"):
-        raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
-    try:
-        return parser.parse_overrides([text])[0]
-    except HydraException as error:
-        raise RequestError(
-            f"{text}: cannot be read ({_first_line(error)}); quote values with special characters: 'key=\"a, b\"'"
-        ) from None
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as error:
+            raise RequestError(
+                f"{text}: cannot be read ({_first_line(error)}); quote values with special characters: 'key=\"a, b\"'"
+            ) from None
+    return parsed
 
 
 def _text(override: Override) -> str:

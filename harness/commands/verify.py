@@ -91,9 +91,10 @@ def wrong_tables(results: Path, trials: int, permutations: int) -> list[Problem]
         for path in made:  # `leaderboard dataset=...` chooses which of several tables is the plain one
             if path.stem == "leaderboard" and len(boards) > 1:
                 accepted[path] += [other.read_bytes() for other in copy.glob(f"leaderboard-*{path.suffix}")]
-        wrong = [path.relative_to(copy) for path in made if _differs(results / path.relative_to(copy), accepted[path])]
+        there = {path: results / path.relative_to(copy) for path in made}
+        wrong = [own for path, own in there.items() if own.is_file() and own.read_bytes() not in accepted[path]]
     what = "is not what a rebuild makes of the runs; `capbench leaderboard` writes it anew"
-    return [(str(path), what) for path in sorted(wrong)]
+    return [(str(path.relative_to(results)), what) for path in sorted(wrong)]
 
 
 def _link(folder: Path, target: Path) -> None:
@@ -101,10 +102,6 @@ def _link(folder: Path, target: Path) -> None:
     for name in ("manifest.json", "captions.jsonl", "scores"):
         if (folder / name).exists():
             (target / name).symlink_to((folder / name).resolve())
-
-
-def _differs(path: Path, accepted: Sequence[bytes]) -> bool:
-    return path.is_file() and path.read_bytes() not in accepted
 
 
 def _all(records: Sequence[Run]) -> list[tuple[Path, list[Problem]]]:
