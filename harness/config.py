@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,7 +49,8 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
         base = _compose(name, [*(_text(o) for o in fixed), *extra])
         params: Any = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.get("params") else {}
         if not (multirun or base.hydra.mode == RunMode.MULTIRUN):
-            _refuse_sweep(parsed)
+            if sweeps := [_text(o) for o in parsed if o.is_sweep_override()]:
+                raise RequestError(f"{sweeps[0]}: several values are a sweep; add -m, or quote a value with commas")
             return [_cell(base, [_text(o) for o in fixed])]
         constant = {_text(o) for o in fixed}
         typed = {o.key_or_group for o in parsed}
@@ -174,12 +176,6 @@ def _text(override: Override) -> str:
     return str(override.input_line)
 
 
-def _refuse_sweep(parsed: Iterable[Override]) -> None:
-    for override in parsed:
-        if override.is_sweep_override():
-            raise RequestError(f"{_text(override)}: several values are a sweep; add -m, or quote a value with commas")
-
-
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         return compose(name, overrides=list(overrides), return_hydra_config=True)
@@ -290,9 +286,7 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " | ".join(map(_type_name, get_args(hint)))
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    return (
-        text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
-    )
+    return re.sub(r"NoneType|None", "null", re.sub(r"typing\.|collections\.abc\.", "", text))
 
 
 IDLE = {"model", "lora", "prompt", "modality", "train", "generate", "seed", "blank"}

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.choices import GROUP_OF
@@ -75,3 +76,17 @@ def as_text(word: str, keys: Collection[str]) -> str:
 def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split what stands on its own, such as the name of a run, from KEY=VALUE."""
     return [text for text in overrides if "=" not in text], [text for text in overrides if "=" in text]
+
+
+def with_runs(results: str, *others: str) -> Path:
+    """The folder of results. Raises RequestError where there are no runs in it and no other records."""
+    folder = Path(results)
+    if not any((folder / kind).is_dir() for kind in ("runs", *others)):
+        raise RequestError(f"results={folder}: expected a folder with runs, found none; start with `capbench run`")
+    return folder
+
+
+def found_in(overrides: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
+    """Split the options of a command itself from those of the cells that it composes."""
+    own = [text for text in overrides if text.partition("=")[0] in schema.__annotations__]
+    return own, [text for text in overrides if text not in own]

@@ -25,6 +25,11 @@ from harness.store.inventory import patterns, plain
 from harness.store.runs import Run, find_run_or_fit
 from harness.tables.scores import scores_table
 
+SECTIONS = (
+    "status", "identity", "configuration", "code version", "environment", "counts", "plan", "captions", "scores",
+    "files", "costs",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -60,15 +65,13 @@ def main(argv: Sequence[str]) -> int:
 def compare(left: Run, right: Run, trials: int) -> dict[str, list[str]]:
     """Section -> a line for every difference; an empty list where there is none."""
     a, b = _facts(left), _facts(right)
-    identity = _identity(left, right)
-    found = {"status": changes(a.pop("status"), b.pop("status")), "identity": identity}
-    if any("strategy.plan" in line for line in identity):  # where it is part of both identities
-        del a["plan"]
-    costs = {name: changes(a.pop(name), b[name]) for name in ("files", "costs")}
-    found |= {name: changes(a[name], b[name]) for name in a}
+    found = {title: changes(a[title], b[title]) for title in a}
+    found["identity"] = _identity(left, right)
+    if any("strategy.plan" in line for line in found["identity"]):  # where it is part of both identities
+        del found["plan"]
     if left.folder.parent.name == "runs":
         found |= {"captions": _captions(left, right), "scores": _scores(left, right, trials)}
-    return found | costs
+    return {title: found[title] for title in SECTIONS if title in found}
 
 
 def _facts(record: Run) -> dict[str, Any]:

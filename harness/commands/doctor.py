@@ -29,7 +29,7 @@ from annotated_types import Ge
 
 from harness import config
 from harness.cells.parts import Settings as RunSettings
-from harness.commands._options import parse
+from harness.commands._options import found_in, parse
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, Strategy
 from harness.inference import vllm
 from harness.inference.parity import HEALTHY, PROMPTS, Finding, ParityCase, check_adapter, check_batches
@@ -54,9 +54,8 @@ class Settings:
 def main(argv: Sequence[str]) -> int:
     """Print environment and findings; 1 when some captioner is not healthy."""
     arguments = parse("doctor", argv, multirun=True)
-    own = [text for text in arguments.overrides if text.partition("=")[0] in Settings.__annotations__]
+    own, rest = found_in(arguments.overrides, Settings)
     settings: Settings = config.options("doctor", own, Settings)
-    rest = [text for text in arguments.overrides if text not in own]
     if not any(text.startswith("model=") for text in rest):
         rest = ["model=glob(*)", *rest]
     cells = config.cells("run", rest, multirun=True, config_dir=arguments.config_dir)

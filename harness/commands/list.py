@@ -31,6 +31,11 @@ KINDS = {
     "modalities": "modality",
     "protocols": "protocol",
 }
+FACTS = {
+    "model": ("kind", "embedded twin", "published checkpoint"),
+    "metric": ("found",),
+    "protocol": ("version", "columns", "averages"),
+}
 FOUND = "_found"
 """A package may have this module with `found(values)`, for what its captioners' own `found` says, without imports."""
 
@@ -54,20 +59,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(kind: str, names: Sequence[str], extra: Path | None) -> None:
     group = KINDS[kind]
-    columns = ("name", "what", *_facts_of.get(group, ()))
-    rows = []
-    for name in names:
-        node = _node(group, name, extra)
-        facts = _facts(group, name, node, extra) if group in _facts_of else []
-        rows.append([name, _summary(group, node), *facts])
+    columns = ("name", "what", *FACTS.get(group, ()))
+    nodes = {name: _node(group, name, extra) for name in names}
+    rows = [[name, _summary(group, node), *_facts(group, name, node, extra)] for name, node in nodes.items()]
     table(kind, columns, rows, left=columns)
-
-
-_facts_of: dict[str, tuple[str, ...]] = {
-    "model": ("kind", "embedded twin", "published checkpoint"),
-    "metric": ("found",),
-    "protocol": ("version", "columns", "averages"),
-}
 
 
 def _node(group: str, name: str, extra: Path | None) -> Node:
@@ -111,17 +106,15 @@ def _source(group: str, module: str) -> ast.Module:
 
 def _facts(group: str, name: str, node: Node, extra: Path | None) -> list[str]:
     if group == "model":
-        return [str(node.get("kind", "")), *_checkpoints(name, node, extra)]
+        light = _light(str(node["_target_"]).partition(".")[0])
+        found = light.found(node) if light else _built("model", name, extra).found()
+        return [str(node.get("kind", "")), *map(str, found)]
     if group == "metric":
         return [_metric(name, node, extra).missing() or "yes"]
-    averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in node["averages"].items())
-    return [str(node["version"]), ", ".join(node["columns"]), averages]
-
-
-def _checkpoints(name: str, node: Node, extra: Path | None) -> tuple[str, str]:
-    found = _light(str(node["_target_"]).partition(".")[0])
-    twin, published = found.found(node) if found else _built("model", name, extra).found()
-    return str(twin), str(published)
+    if group == "protocol":
+        averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in node["averages"].items())
+        return [str(node["version"]), ", ".join(node["columns"]), averages]
+    return []
 
 
 def _light(package: str) -> Any:

@@ -17,8 +17,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from harness import config
-from harness.commands._options import parse
-from harness.contracts import NonNegative, Positive, RequestError
+from harness.commands._options import parse, with_runs
+from harness.contracts import NonNegative, Positive
 from harness.machine.terminal import console
 from harness.page.contents import parts, significance
 from harness.page.gallery import gallery
@@ -51,9 +51,7 @@ class Settings:
 def main(argv: Sequence[str]) -> int:
     """Rebuild the tables and write the page."""
     settings: Settings = config.options("report", parse("report", argv).overrides, Settings)
-    results = Path(settings.results)
-    if not (results / "runs").is_dir():
-        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    results = with_runs(settings.results)
     out = file_to_write(settings.out, ".html", ".htm") if settings.out else results / "report.html"
     boards = rebuild(results, settings.trials, settings.permutations)
     board = select(boards, **{name: getattr(settings, name) for name in BOARD})
@@ -63,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
             console.print(f"another table: {other.key.title}")
     if why:
         console.print(f"gallery: {why}")
-    made = f"{out} ({decimal(out.stat().st_size)}), plots as PNG and SVG in {results / 'plots'}"
-    console.print(f"report: {made}")
+    size = decimal(out.stat().st_size)
+    console.print(f"report: {out} ({size}), plots as PNG and SVG in {results / 'plots'}")
     return 0
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
-from harness.commands._options import parse, words
-from harness.contracts import Positive, RequestError
+from harness.commands._options import parse, with_runs, words
+from harness.contracts import Positive
 from harness.machine.terminal import bar, console, table
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
     """Check the named records, or all and the tables; 1 when something is not what was written."""
     names, options = words(parse("verify", argv).overrides)
     settings: Settings = config.options("verify", options, Settings)
-    results = Path(settings.results)
-    if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
-        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    results = Path(settings.results) if names else with_runs(settings.results, "fits")
     records = [find_run_or_fit(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
     idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
     problems = _all(idle)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.choices import some
 from harness.page.grid import (
     EMPTY,
     Body,
@@ -46,10 +47,8 @@ class Fact:
 def summary(study: Study) -> list[Fact]:
     """The leader, how sure that is, its costs and what it was measured on."""
     if not study.ranked:
-        return [
-            Fact("Which leads?", "none yet", "No run is complete and scored, so that nothing is ranked."),
-            _over(study),
-        ]
+        none = Fact("Which leads?", "none yet", "No run is complete and scored, so that nothing is ranked.")
+        return [none, _over(study)]
     best = study.ranked[0]
     value = f"{best[study.primary]:.3f}"
     low, high = best.get(f"{study.primary}_ci_low"), best.get(f"{study.primary}_ci_high")
@@ -63,14 +62,12 @@ def _certainty(study: Study, best: Mapping[str, Any]) -> Fact:
     low, high = best.get("rank_low"), best.get("rank_high")
     place = f"rank {low:.0f} to {high:.0f}" if given(low) and low != high else "rank 1"
     if equal is None:
-        return Fact("How sure is that?", place, "There is no other row to compare it with.")
-    if not equal:
-        return Fact(
-            "How sure is that?", place, f"Better than every row it was tested against (p < {LEVEL}, corrected)."
-        )
-    names = ", ".join(study.label(name) for name in equal[:NAMED])
-    more = f" and {len(equal) - NAMED} more" if len(equal) > NAMED else ""
-    return Fact("How sure is that?", place, f"Not told apart from it on these samples: {names}{more}.")
+        detail = "There is no other row to compare it with."
+    elif equal:
+        detail = f"Not told apart from it on these samples: {some([study.label(name) for name in equal], NAMED)}."
+    else:
+        detail = f"Better than every row it was tested against (p < {LEVEL}, corrected)."
+    return Fact("How sure is that?", place, detail)
 
 
 def _equal(study: Study, name: str) -> list[str] | None:

@@ -30,21 +30,21 @@ def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
 
     `brief` also leaves out what is the same in every row, as a terminal is narrow.
     """
-    shown, rows, empty = {}, table.to_dict("records"), _empty(table)
-    for name in table.columns:
-        # A control has no strategy, prompt and modality that would set the captioners apart.
-        part = table[table["control"] == ""] if name in TEXT else table
-        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1
-        bound = str(name).endswith(("_ci_low", "_ci_high"))
-        if name not in HIDDEN and name not in empty and not bound and not same:
-            shown[name] = [_cell(name, row) for row in rows]
-    return pd.DataFrame(shown)
+    rows = table.to_dict("records")
+    names = [str(name) for name in table if _says_something(table, str(name), brief)]
+    return pd.DataFrame({name: [_cell(name, row) for row in rows] for name in names})
 
 
-def _empty(table: pd.DataFrame) -> list[str]:
-    """Columns that say nothing of any row."""
-    unfilled = [str(name) for name in table.columns if name not in ("rank", *TEXT) and table[name].isna().all()]
-    return [*unfilled, *(["control"] if not (table["control"] != "").any() else [])]
+def _says_something(table: pd.DataFrame, name: str, brief: bool) -> bool:
+    if name in HIDDEN or name.endswith(("_ci_low", "_ci_high")):  # the bounds stand with their values
+        return False
+    if name == "control":
+        return bool((table["control"] != "").any())
+    # A control has no strategy, prompt and modality that would set the captioners apart.
+    part = table[table["control"] == ""] if name in TEXT else table
+    if brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1:
+        return False
+    return name in ("rank", *TEXT) or bool(table[name].notna().any())
 
 
 def _cell(name: str, row: Mapping[Any, Any]) -> str:
