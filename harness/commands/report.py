@@ -20,7 +20,6 @@ from harness import config
 from harness.commands._options import parse, with_runs
 from harness.contracts import NonNegative, Positive
 from harness.machine.terminal import console
-from harness.page.contents import parts, significance
 from harness.page.gallery import gallery
 from harness.page.render import page
 from harness.page.study import Study, read_tables
@@ -72,8 +71,7 @@ def write(results: Path, board: Board, out: Path, samples: int, *, pictures_too:
     shown, why = gallery(study, samples), ""
     if shown is not None:
         why = _add_pictures(study, shown) if pictures_too else "left out, as pictures=false asks"
-    data = {"significance": significance(study), "gallery": shown}
-    write_text(out, page(data, parts(study, results / "plots", shown, why)))
+    write_text(out, page(study, results / "plots", shown, why))
     return why
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,7 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
     scored = list({(row["name"], row["control"]): row for row in study.rows if study.scored(row)}.values())
     shown = scored[:MOST]
     captions, scores = zip(*(_row(study, row, chosen) for row in shown), strict=True)
+    by_sample = zip(chosen.places, zip(*captions, strict=True), zip(*scores, strict=True), strict=True)
     return {
         "by": column,
         "total": len(study.samples),
@@ -76,8 +77,8 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
         "columns": list(study.measures),
         "lower": sorted(study.board.lower),
         "samples": [
-            _sample(study, place, chosen, sign, ([c[n] for c in captions], [s[n] for s in scores]))
-            for n, place in enumerate(chosen.places)
+            _sample(study, place, chosen, sign) | {"captions": list(made), "scores": list(values)}
+            for place, made, values in by_sample
         ],
     }
 
@@ -93,11 +94,7 @@ def _row(study: Study, row: Mapping[str, Any], chosen: Chosen) -> tuple[list[str
     return [captions.get(study.samples[place].id) for place in places], numbers
 
 
-Rows = tuple[Sequence[str | None], Sequence[Sequence[float | None]]]
-"""Captions and scores of all rows."""
-
-
-def _sample(study: Study, place: int, chosen: Chosen, sign: int, rows: Rows) -> dict[str, Any]:
+def _sample(study: Study, place: int, chosen: Chosen, sign: int) -> dict[str, Any]:
     sample = study.samples[place]
     mean, spread = sign * float(chosen.mean[place]), float(chosen.spread[place])
     return {
@@ -108,6 +105,4 @@ def _sample(study: Study, place: int, chosen: Chosen, sign: int, rows: Rows) -> 
         "why": list(chosen.places[place]),
         "mean": round(mean, DIGITS) if mean == mean else None,
         "spread": round(spread, DIGITS) if spread == spread else None,
-        "captions": list(rows[0]),
-        "scores": list(rows[1]),
     }

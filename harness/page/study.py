@@ -84,6 +84,11 @@ class Study:
         """Rows with a rank, the best first."""
         return [row for row in self.rows if given(row["rank"]) and not row["control"]]
 
+    @property
+    def several(self) -> bool:
+        """Whether a model has several rows."""
+        return len({row["model"] for row in self.rows}) < len(self.rows)
+
     @cached_property
     def captioners(self) -> pd.DataFrame:
         """The board without its controls; whole where there is nothing else."""
