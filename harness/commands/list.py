@@ -36,7 +36,7 @@ FACTS = {
     "metric": ("found",),
     "protocol": ("version", "columns", "averages"),
 }
-FOUND = "_found"
+FOUND = "base/found.py"
 """A package may have this module with `found(values)`, for what its captioners' own `found` says, without imports."""
 
 Node = Mapping[str, Any]
@@ -120,8 +120,9 @@ def _facts(group: str, name: str, node: Node, extra: Path | None) -> list[str]:
 def _light(package: str) -> Any:
     """The module in which a package says what is found of its captioners, None where it has none."""
     spec = find_spec(package)
-    inside = spec is not None and spec.submodule_search_locations
-    return import_module(f"{package}.{FOUND}") if inside and find_spec(f"{package}.{FOUND}") else None
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    there = any(Path(folder, FOUND).is_file() for folder in folders)
+    return import_module(f"{package}.{FOUND.removesuffix('.py').replace('/', '.')}") if there else None
 
 
 def _metric(name: str, node: Node, extra: Path | None) -> Any:
