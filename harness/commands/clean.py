@@ -21,7 +21,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,17 +115,11 @@ def _checkpoints(item: Item) -> Path | None:
     return path if finished and (path.is_dir() or path.is_symlink()) else None
 
 
-def _orphan(item: Item) -> Path | None:
-    """A finished fit that no run uses."""
-    return item.folder if item.orphaned else None
-
-
-def _failed(item: Item) -> Path | None:
-    """A run that ended with an error. What it had captioned goes with it."""
-    return item.folder if item.kind == "run" and item.status == "failed" else None
-
-
-OF_ITEMS = {"checkpoints": _checkpoints, "orphans": _orphan, "failed": _failed}
+OF_ITEMS: dict[str, Callable[[Item], Path | None]] = {
+    "checkpoints": _checkpoints,
+    "orphans": lambda item: item.folder if item.orphaned else None,
+    "failed": lambda item: item.folder if item.kind == "run" and item.status == "failed" else None,
+}
 KINDS = ("checkpoints", "leftovers", "cache", "orphans", "failed", "logs")
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness import config
 from harness.commands._options import parse, words
 from harness.contracts import Positive, RequestError
@@ -149,9 +147,10 @@ def _captions(left: Run, right: Run) -> list[str]:
 
 
 def _scores(left: Run, right: Run, trials: int) -> list[str]:
-    a, b = (_by_metric(run, trials) for run in (left, right))
+    tables = (scores_table([run], trials) for run in (left, right))
+    a, b = ({(row["protocol"], row["metric"]): row for row in table.to_dict("records")} for table in tables)
     lines = []
-    for key in [*a, *(key for key in b if key not in a)]:
+    for key in {**a, **b}:
         name, one, other = " ".join(key), a.get(key), b.get(key)
         if one is None or other is None:
             lines.append(f"{name}: {' -> '.join('none' if row is None else _interval(row) for row in (one, other))}")
@@ -164,12 +163,7 @@ def _scores(left: Run, right: Run, trials: int) -> list[str]:
     return lines
 
 
-def _by_metric(run: Run, trials: int) -> dict[tuple[str, str], pd.Series]:
-    table = scores_table([run], trials)
-    return {(str(row["protocol"]), str(row["metric"])): row for _, row in table.iterrows()}
-
-
-def _interval(row: pd.Series) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     if row["value"] != row["value"]:
         return "blank"
     return f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}] n {row['n']}"

@@ -61,10 +61,10 @@ def main(argv: Sequence[str]) -> int:
     cells = config.cells("run", rest, multirun=True, config_dir=arguments.config_dir)
     named = any(text.startswith("lora=") for text in rest)
     _print_environment(Path(cells[0].config["results"]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     with bar("parity", len(cells)) as advance:
         for cell in cells:
-            rows += list(_examined(cell, settings.samples, fallback=not named))
+            rows += _examined(cell, settings.samples, fallback=not named)
             advance(1)
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     _print_findings(found)
@@ -95,8 +95,7 @@ def _chosen(strategy: Strategy, captioner: Captioner, *, fallback: bool) -> Stra
     try:
         strategy.plan(captioner)
     except Refused:
-        full: Strategy = config.build(config.cells("run", ["lora=full"])[0], "lora")
-        return full
+        strategy = config.build(config.cells("run", ["lora=full"])[0], "lora")
     return strategy
 
 

@@ -125,18 +125,13 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
 
 def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
-    before, after = ({str(row.id): row for row in run.rows} for run in (first, second))
-    found = []
-    for name in [*before, *(name for name in after if name not in before)]:
-        texts = _said(before.get(name)), _said(after.get(name))
-        if texts[0] != texts[1]:
-            found.append((name, *texts))
-    return found
+    before, after = ({str(row.id): _said(row) for row in run.rows} for run in (first, second))
+    absent = "(no such sample)"
+    texts = [(name, before.get(name, absent), after.get(name, absent)) for name in {**before, **after}]
+    return [(name, a, b) for name, a, b in texts if a != b]
 
 
-def _said(row: JournalRow | None) -> str:
-    if row is None:
-        return "(no such sample)"
+def _said(row: JournalRow) -> str:
     return repr(row.caption) if row.status == "ok" else f"(failed: {row.error})"
 
 

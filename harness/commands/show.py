@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -124,9 +125,8 @@ def _scores(record: Run, trials: int) -> list[Section]:
     for protocol, rows in table.groupby("protocol", sort=False):
         lines = []
         for row in rows.to_dict("records"):
-            blank = row["value"] != row["value"]
             value = f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}], n {row['n']}"
-            lines.append((str(row["metric"]), f"blank: {row['signature']}" if blank else value))
+            lines.append((str(row["metric"]), f"blank: {row['signature']}" if pd.isna(row["value"]) else value))
         found.append((f"scores, protocol {protocol}", lines))
     return found
 

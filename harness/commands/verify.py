@@ -64,9 +64,7 @@ def _unfinished(results: Path) -> int:
 def check(record: Run) -> list[Problem]:
     """Everything that is wrong with one run or fit."""
     problems = wrong_identity(record)
-    if "identity" not in record.manifest:
-        return problems
-    if record.status == "failed":  # it has no captions and no scores that count
+    if "identity" not in record.manifest or record.status == "failed":  # no captions and no scores that count
         return problems
     try:
         problems += changed(record)

@@ -18,7 +18,7 @@ TEXT = ("model", "strategy", "prompt", "modality", "control")
 HIDDEN = ("class", "rank_low", "rank_high", "peak_memory_bytes")
 COSTS = ("captions_per_s", "params_trained_pct", "seeds", "n")
 PRINTED = 50  # rows on a terminal
-LATEX = str.maketrans(
+LATEX = str.maketrans(  # text that LaTeX prints as it is
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -122,12 +122,8 @@ def write_latex(board: Board, path: Path) -> None:
     text = readable(board.table)
     align = "".join("l" if name in TEXT else "r" for name in text.columns)
     head = " & ".join(name.replace("_", " ") for name in text.columns)
-    body = [" & ".join(map(_latex, row)) for row in text.itertuples(index=False)]
-    lines = [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
+    body = [" & ".join(cell.translate(LATEX) for cell in row) for row in text.itertuples(index=False)]
+    lines = [f"% {board.key.title}", f"% {board.note or RANK_HELP}"]
+    lines += [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
     lines += [*(rf"{row} \\" for row in body), "\\bottomrule", "\\end{tabular}"]
-    write_text(path, f"% {board.key.title}\n% {board.note or RANK_HELP}\n" + "\n".join(lines) + "\n")
-
-
-def _latex(cell: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return cell.translate(LATEX)
+    write_text(path, "\n".join(lines) + "\n")
