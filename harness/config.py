@@ -6,7 +6,6 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -23,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.choices import Option, conf_dir, groups, meant, option_of, options_of
+from harness.choices import Option, conf_dir, groups, meant, option_of, options_of, own_conf
 from harness.contracts import RUNTIME, RequestError
 
 
@@ -42,7 +41,7 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
     Every cell is composed before anything runs, so that a typing error in the last one costs nothing.
     """
     GlobalHydra.instance().clear()
-    extra = [f"hydra.searchpath=[file://{_folder(config_dir)}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[file://{own_conf(config_dir)}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         parsed = _parse(overrides)
         fixed = [o for o in parsed if not o.is_sweep_override()]
@@ -223,13 +222,6 @@ def _flat(config: Any, key: str = "") -> list[str]:
     if not isinstance(config, dict):
         return [key]
     return [leaf for k, v in config.items() for leaf in _flat(v, f"{key}.{k}" if key else str(k))]
-
-
-def _folder(path: str) -> Path:
-    folder = Path(path).resolve()
-    if not folder.is_dir():
-        raise RequestError(f"--config-dir {path}: expected a folder with yaml files, found none")
-    return folder
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from harness.choices import conf_dir, groups
+from harness.choices import conf_dir, groups, own_conf
 from harness.commands._options import parse
 from harness.contracts import RequestError
 from harness.machine.terminal import table
@@ -49,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
     for kind in kinds:
         if kind not in KINDS:
             raise RequestError(f"list {kind}: expected one of {', '.join(KINDS)}")
-    extra = Path(arguments.config_dir) if arguments.config_dir else None
-    if extra is not None and not extra.is_dir():
-        raise RequestError(f"--config-dir {extra}: expected a folder with yaml files, found none")
+    extra = own_conf(arguments.config_dir) if arguments.config_dir else None
     for kind in kinds:
         _print(kind, groups(extra).get(KINDS[kind], []), extra)
     return 0

@@ -21,6 +21,11 @@ from harness.tables.labels import BLANK, row_name
 
 BESIDE = ("significance", "agreement", "subgroups", "ablation", "controls")
 """Tables of a results folder that the page shows where they are there."""
+TEXTS = (
+    *BOARD_COLUMNS, *ROW_COLUMNS, "metric", "metric_a", "metric_b", "row", "row_a", "row_b", "by", "group", "family",
+    "level", "control",
+)  # fmt: skip
+"""Columns of names, which stay text whatever they look like."""
 GAIN = "gain_"  # columns of what a row has over a control
 
 
@@ -152,11 +157,8 @@ def read_tables(results: Path, key: BoardKey) -> dict[str, pd.DataFrame]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of the results folder; names stay text, whatever they look like."""
-    head = pd.read_csv(path, nrows=0).columns
-    texts = {*BOARD_COLUMNS, *ROW_COLUMNS, "metric", "metric_a", "metric_b", "row", "row_a", "row_b", "by", "group"}
-    kinds = dict.fromkeys((c for c in head if c in {*texts, "family", "level", "control"}), str)
-    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    """A table of the results folder."""
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
 
 
 def with_cells(table: pd.DataFrame, cells: Mapping[str, str]) -> pd.DataFrame:
