@@ -19,6 +19,14 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
+def own_conf(path: str) -> Path:
+    """A user's own folder of yaml files. Raises RequestError where there is none."""
+    folder = Path(path).resolve()
+    if not folder.is_dir():
+        raise RequestError(f"--config-dir {path}: expected a folder with yaml files, found none")
+    return folder
+
+
 def groups(extra: Path | None = None) -> dict[str, list[str]]:
     """Group name -> names of its choices, over conf/ and, where given, a user's own folder."""
     found: dict[str, set[str]] = {}

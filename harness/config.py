@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.choices import Option, conf_dir, groups, meant, option_of, options_of
+from harness.choices import Option, conf_dir, groups, meant, option_of, options_of, own_conf
 from harness.contracts import RUNTIME, RequestError
 
 
@@ -41,14 +41,15 @@ def cells(name: str, overrides: Sequence[str], *, multirun: bool = False, config
     Every cell is composed before anything runs, so that a typing error in the last one costs nothing.
     """
     GlobalHydra.instance().clear()
-    extra = [f"hydra.searchpath=[file://{_folder(config_dir)}]"] if config_dir else []
+    extra = [f"hydra.searchpath=[file://{own_conf(config_dir)}]"] if config_dir else []
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         parsed = _parse(overrides)
         fixed = [o for o in parsed if not o.is_sweep_override()]
         base = _compose(name, [*(_text(o) for o in fixed), *extra])
         params: Any = OmegaConf.to_container(base.hydra.sweeper.params) if base.hydra.sweeper.get("params") else {}
         if not (multirun or base.hydra.mode == RunMode.MULTIRUN):
-            _refuse_sweep(parsed)
+            if sweeps := [_text(o) for o in parsed if o.is_sweep_override()]:
+                raise RequestError(f"{sweeps[0]}: several values are a sweep; add -m, or quote a value with commas")
             return [_cell(base, [_text(o) for o in fixed])]
         constant = {_text(o) for o in fixed}
         typed = {o.key_or_group for o in parsed}
@@ -157,28 +158,21 @@ def check_values(target: Any, values: Mapping[str, Any], key: str) -> None:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    return [_parse_one(parser, text) for text in overrides]
-
-
-def _parse_one(parser: OverridesParser, text: str) -> Override:
-    if "=" not in text and not text.startswith("~"):
-        raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
-    try:
-        return parser.parse_overrides([text])[0]
-    except HydraException as error:
-        raise RequestError(
-            f"{text}: cannot be read ({_first_line(error)}); quote values with special characters: 'key=\"a, b\"'"
-        ) from None
+    parsed = []
+    for text in overrides:
+        if "=" not in text and not text.startswith("~"):
+            raise RequestError(f"{text}: expected KEY=VALUE (for example model=smolvlm); see `capbench run --help`")
+        try:
+            parsed += parser.parse_overrides([text])
+        except HydraException as error:
+            raise RequestError(
+                f"{text}: cannot be read ({_first_line(error)}); quote values with special characters: 'key=\"a, b\"'"
+            ) from None
+    return parsed
 
 
 def _text(override: Override) -> str:
     return str(override.input_line)
-
-
-def _refuse_sweep(parsed: Iterable[Override]) -> None:
-    for override in parsed:
-        if override.is_sweep_override():
-            raise RequestError(f"{_text(override)}: several values are a sweep; add -m, or quote a value with commas")
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -228,13 +222,6 @@ def _flat(config: Any, key: str = "") -> list[str]:
     if not isinstance(config, dict):
         return [key]
     return [leaf for k, v in config.items() for leaf in _flat(v, f"{key}.{k}" if key else str(k))]
-
-
-def _folder(path: str) -> Path:
-    folder = Path(path).resolve()
-    if not folder.is_dir():
-        raise RequestError(f"--config-dir {path}: expected a folder with yaml files, found none")
-    return folder
 
 
 def _first_line(error: BaseException) -> str:
@@ -291,9 +278,7 @@ def _type_name(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " | ".join(map(_type_name, get_args(hint)))
     text = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
-    return (
-        text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "null").replace("None", "null")
-    )
+    return re.sub(r"NoneType|None", "null", re.sub(r"typing\.|collections\.abc\.", "", text))
 
 
 IDLE = {"model", "lora", "prompt", "modality", "train", "generate", "seed", "blank"}

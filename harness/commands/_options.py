@@ -6,10 +6,14 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from harness.choices import GROUP_OF
 from harness.contracts import RequestError
 
+FOLDER = ("--config-dir", "-cd")
+SWITCHES = {"-m": "multirun", "--multirun": "multirun", "--cfg": "cfg", "--dry-run": "dry_run"}
 OVERRIDE = re.compile(r"([+~]*)(\w+)((?:\.[\w.]+)?=.*)", re.DOTALL)
 
 
@@ -37,29 +41,25 @@ def parse(
 
     names: the command's own words for keys that have two, strategy=NAME for lora=NAME.
     """
-    flags = {"--config-dir", "-cd"} | ({"-m", "--multirun"} if multirun else set())
-    flags |= ({"--cfg"} if cfg else set()) | ({"--dry-run"} if dry_run else set())
+    allowed = {"multirun": multirun, "cfg": cfg, "dry_run": dry_run}
+    switches = {flag: name for flag, name in SWITCHES.items() if allowed[name]}
     overrides: list[str] = []
-    found: dict[str, str] = {}
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        name, _, value = word.partition("=")
+    found: dict[str, Any] = {}
+    rest = iter(argv)
+    for word in rest:
+        flag, _, value = word.partition("=")
         if not word.startswith("-"):
             overrides.append(_renamed(word, names))
-        elif name not in flags:
-            raise RequestError(
-                f"{word}: no such flag; expected {', '.join(sorted(flags))}; see `capbench {command} --help`"
-            )
-        elif name in ("--config-dir", "-cd"):
-            if not value and not rest:
-                raise RequestError(f"{name}: expected a folder after it")
-            found["config_dir"] = value or rest.pop(0)
+        elif flag in switches:
+            found[switches[flag]] = True
+        elif flag in FOLDER:
+            found["config_dir"] = value or next(rest, None)
+            if not found["config_dir"]:
+                raise RequestError(f"{flag}: expected a folder after it")
         else:
-            found[name.lstrip("-")] = "yes"
-    return Arguments(
-        overrides, "m" in found or "multirun" in found, "cfg" in found, "dry-run" in found, found.get("config_dir")
-    )
+            flags = ", ".join(sorted({*FOLDER, *switches}))
+            raise RequestError(f"{word}: no such flag; expected {flags}; see `capbench {command} --help`")
+    return Arguments(overrides, **found)
 
 
 def _renamed(word: str, names: Mapping[str, str]) -> str:
@@ -76,3 +76,17 @@ def as_text(word: str, keys: Collection[str]) -> str:
 def words(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split what stands on its own, such as the name of a run, from KEY=VALUE."""
     return [text for text in overrides if "=" not in text], [text for text in overrides if "=" in text]
+
+
+def with_runs(results: str, *others: str) -> Path:
+    """The folder of results. Raises RequestError where there are no runs in it and no other records."""
+    folder = Path(results)
+    if not any((folder / kind).is_dir() for kind in ("runs", *others)):
+        raise RequestError(f"results={folder}: expected a folder with runs, found none; start with `capbench run`")
+    return folder
+
+
+def found_in(overrides: Sequence[str], schema: type) -> tuple[list[str], list[str]]:
+    """Split the options of a command itself from those of the cells that it composes."""
+    own = [text for text in overrides if text.partition("=")[0] in schema.__annotations__]
+    return own, [text for text in overrides if text not in own]

@@ -32,12 +32,13 @@ from harness.machine.terminal import console, errors
 from harness.tables.csv_files import write_csv
 
 RATES = (
-    *("fit_samples_per_s", "fit_first_samples_per_s", "fit_cached_samples_per_s"),
-    *("captions_per_s", "captions_cached_per_s"),
-)
+    "fit_samples_per_s", "fit_first_samples_per_s", "fit_cached_samples_per_s", "captions_per_s",
+    "captions_cached_per_s",
+)  # fmt: skip
 """More is better; of seconds and memory less is."""
 COSTS = ("load_s", "decode_s", "process_s", "tower_s", "fit_peak_mb", "captions_peak_mb", "peak_mb")
 KEY = ["model", "size"]
+ASKED = ("samples", "batch_size", "max_new_tokens", "side", "device", "threads")
 PACKAGES = ("torch", "transformers", "peft", "pillow")
 
 
@@ -137,12 +138,7 @@ def _machine(settings: Settings) -> dict[str, Any]:
     return {
         "dtype": settings.dtype,
         "sites": " ".join(settings.sites),
-        "samples": settings.samples,
-        "batch_size": settings.batch_size,
-        "max_new_tokens": settings.max_new_tokens,
-        "side": settings.side,
-        "device": settings.device,
-        "threads": settings.threads,
+        **{name: getattr(settings, name) for name in ASKED},
         "cores": os.cpu_count(),
         "machine": f"{platform.machine()} {_processor()} {memory:.0f} GB",
         "python": platform.python_version(),

@@ -87,7 +87,7 @@ def targets(results: Path, kinds: Sequence[str]) -> tuple[list[Target], list[str
     items = inventory(results)
     used = [item.folder for item in items if busy(item.folder)]
     found, kept = [], []
-    for target in (target for kind in kinds for target in KINDS[kind](results, items)):
+    for target in (target for kind in kinds for target in _all(kind, results, items)):
         holders = [target.holder] if target.holder else [item.folder for item in items]
         holding = [folder.name for folder in holders if folder in used]
         if not _within(results, target.path):
@@ -108,57 +108,42 @@ def _within(results: Path, path: Path) -> bool:
 # ---------------------------------------------------------------- kinds
 
 
-def _checkpoints(results: Path, items: Sequence[Item]) -> Iterator[Target]:
-    """Checkpoints of finished fits: an adapter is there, nothing resumes from them."""
-    for item in items:
-        path = item.folder / "checkpoints"
-        if item.kind == "fit" and item.status == "ok" and (path.is_dir() or path.is_symlink()):
-            yield Target("checkpoints", path, item.folder)
+def _checkpoints(item: Item) -> Path | None:
+    """Those of a finished fit: an adapter is there, nothing resumes from them."""
+    path = item.folder / "checkpoints"
+    finished = item.kind == "fit" and item.status == "ok"
+    return path if finished and (path.is_dir() or path.is_symlink()) else None
 
 
-def _orphans(results: Path, items: Sequence[Item]) -> Iterator[Target]:
-    """Finished fits that no run uses."""
-    for item in items:
-        if item.orphaned:
-            yield Target("orphans", item.folder, item.folder)
+OF_ITEMS: dict[str, Callable[[Item], Path | None]] = {
+    "checkpoints": _checkpoints,
+    "orphans": lambda item: item.folder if item.orphaned else None,
+    "failed": lambda item: item.folder if item.kind == "run" and item.status == "failed" else None,
+}
+KINDS = ("checkpoints", "leftovers", "cache", "orphans", "failed", "logs")
 
 
-def _failed(results: Path, items: Sequence[Item]) -> Iterator[Target]:
-    """Runs that ended with an error. What they had captioned goes with them."""
-    for item in items:
-        if item.kind == "run" and item.status == "failed":
-            yield Target("failed", item.folder, item.folder)
+def _all(kind: str, results: Path, items: Sequence[Item]) -> Iterator[Target]:
+    """Everything of a kind, whether or not it can be deleted now."""
+    if kind in OF_ITEMS:
+        found = ((OF_ITEMS[kind](item), item.folder) for item in items)
+        yield from (Target(kind, path, holder) for path, holder in found if path)
+    elif kind == "leftovers":
+        yield from (Target(kind, path, None) for path in _leftovers(results))
+    elif (results / kind).is_dir():
+        yield Target(kind, results / kind, None)
 
 
-def _folder(name: str) -> Callable[[Path, Sequence[Item]], Iterator[Target]]:
-    def found(results: Path, items: Sequence[Item]) -> Iterator[Target]:
-        if (results / name).is_dir():
-            yield Target(name, results / name, None)
-
-    return found
-
-
-def _leftovers(results: Path, items: Sequence[Item]) -> Iterator[Target]:
+def _leftovers(results: Path) -> Iterator[Path]:
     """Damaged caches that were set aside, and what killed processes left: drafts, half-deleted folders."""
-    for path in sorted((results / "cache").rglob("*.damaged-*")):
-        yield Target("leftovers", path, None)
+    yield from sorted((results / "cache").rglob("*.damaged-*"))
     for root, folders, names in os.walk(results):
         for name in [name for name in folders if name.startswith(DELETED)]:
-            yield Target("leftovers", Path(root) / name, None)
+            yield Path(root) / name
             folders.remove(name)
         for path in (Path(root) / name for name in names if name.startswith(".") and name.endswith(".tmp")):
             if path.lstat().st_mtime < time.time() - STALE:
-                yield Target("leftovers", path, None)
-
-
-KINDS: dict[str, Callable[[Path, Sequence[Item]], Iterator[Target]]] = {
-    "checkpoints": _checkpoints,
-    "leftovers": _leftovers,
-    "cache": _folder("cache"),
-    "orphans": _orphans,
-    "failed": _failed,
-    "logs": _folder("logs"),
-}
+                yield path
 
 
 def _kinds(what: str) -> list[str]:

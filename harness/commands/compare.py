@@ -197,13 +197,8 @@ def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     used = pairing.used
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
     console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}")
-    rows = [
-        (
-            *(row["metric"], f"{row['a']:.4f}", f"{row['b']:.4f}", f"{row['difference']:+.4f}"),
-            *(f"[{row['ci_low']:+.4f}, {row['ci_high']:+.4f}]", f"{row['p']:.4g}"),
-        )
-        for row in found.to_dict("records")
-    ]
+    forms = ("{metric}", "{a:.4f}", "{b:.4f}", "{difference:+.4f}", "[{ci_low:+.4f}, {ci_high:+.4f}]", "{p:.4g}")
+    rows = [[form.format(**row) for form in forms] for row in found.to_dict("records")]
     table("", ("metric", "A", "B", "A - B", "95 % interval", "p"), rows, left=["metric"])
     lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
     if lower:
@@ -218,5 +213,5 @@ def _print_samples(samples: pd.DataFrame, metric: str) -> None:
     for row in samples.to_dict("records"):
         values = f"A {row[f'{metric}_a']:.4f}, B {row[f'{metric}_b']:.4f}, A - B {row['difference']:+.4f}"
         console.print(f"\n{row['id']} ({row['modality']}): {values}")
-        for label, name in (("reference", "reference"), ("A", "caption_a"), ("B", "caption_b")):
-            console.print(f"  {label:9}  {row[name]}")
+        for label, text in (("reference", row["reference"]), ("A", row["caption_a"]), ("B", row["caption_b"])):
+            console.print(f"  {label:9}  {text}")

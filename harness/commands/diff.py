@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from harness import config
 from harness.commands._options import parse, words
 from harness.contracts import Positive, RequestError
@@ -24,6 +22,11 @@ from harness.store.integrity import changed
 from harness.store.inventory import patterns, plain
 from harness.store.runs import Run, find_run_or_fit
 from harness.tables.scores import scores_table
+
+SECTIONS = (
+    "status", "identity", "configuration", "code version", "environment", "counts", "plan", "captions", "scores",
+    "files", "costs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,29 @@ def main(argv: Sequence[str]) -> int:
 
 def compare(left: Run, right: Run, trials: int) -> dict[str, list[str]]:
     """Section -> a line for every difference; an empty list where there is none."""
-    a, b = left.manifest, right.manifest
-    found = {
-        "status": difference(_status(left), _status(right)),
-        "identity": _identity(left, right),
-        "configuration": changes(_configuration(a), _configuration(b)),
-        "code version": difference({"code": a.get("code_version")}, {"code": b.get("code_version")}),
-        "environment": difference(_environment(left), _environment(right)),
-        "counts": difference(_rows(left, counts=True), _rows(right, counts=True)),
-    }
-    if not any("strategy.plan" in line for line in found["identity"]):  # where it is no part of both identities
-        found["plan"] = changes(a.get("plan"), b.get("plan"))
+    a, b = _facts(left), _facts(right)
+    found = {title: changes(a[title], b[title]) for title in a}
+    found["identity"] = _identity(left, right)
+    if any("strategy.plan" in line for line in found["identity"]):  # where it is part of both identities
+        del found["plan"]
     if left.folder.parent.name == "runs":
-        found["captions"] = _captions(left, right)
-        found["scores"] = _scores(left, right, trials)
-    found["files"] = difference(a.get("files"), b.get("files"))
-    found["costs"] = difference(_rows(left, counts=False), _rows(right, counts=False))
-    return found
+        found |= {"captions": _captions(left, right), "scores": _scores(left, right, trials)}
+    return {title: found[title] for title in SECTIONS if title in found}
+
+
+def _facts(record: Run) -> dict[str, Any]:
+    """What a run or fit says of itself, by section. The folder of results says nothing of a run."""
+    manifest, row = record.manifest, record.row
+    return {
+        "status": {"status": record.status, "error": row.get("error")},
+        "configuration": {key: value for key, value in (manifest.get("config") or {}).items() if key != "results"},
+        "code version": {"code": manifest.get("code_version")},
+        "environment": {**(manifest.get("environment") or {}), "device": row.get("device")},
+        "counts": _numbers(row, counts=True),
+        "plan": manifest.get("plan"),
+        "files": manifest.get("files"),
+        "costs": _numbers(row, counts=False),
+    }
 
 
 def _identity(left: Run, right: Run) -> list[str]:
@@ -106,7 +115,7 @@ def _without_common(left: Any, right: Any) -> tuple[Any, Any]:
         pairs = {key: _without_common(left.get(key), right.get(key)) for key in {*left, *right}}
         return {key: pair[0] for key, pair in pairs.items()}, {key: pair[1] for key, pair in pairs.items()}
     if _names(left) and _names(right) and set(left) != set(right):
-        return _only(set(left) - set(right)), _only(set(right) - set(left))
+        return patterns(sorted(set(left) - set(right))), patterns(sorted(set(right) - set(left)))
     return left, right
 
 
@@ -114,31 +123,13 @@ def _names(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
 
 
-def _only(names: set[str]) -> dict[str, int]:
-    """The names that one side has alone, by pattern and number."""
-    return patterns(sorted(names))
-
-
-def _status(record: Run) -> dict[str, Any]:
-    return {"status": record.status, "error": record.row.get("error")}
-
-
-def _configuration(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the folder of results, which says nothing of a run."""
-    return {key: value for key, value in (manifest.get("config") or {}).items() if key != "results"}
-
-
-def _environment(record: Run) -> dict[str, Any]:
-    return {**(record.manifest.get("environment") or {}), "device": record.row.get("device")}
-
-
-def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
-    """The numbers of the row: n_... or the others. Labels and ids are compared elsewhere."""
+def _numbers(row: Mapping[str, Any], *, counts: bool) -> dict[str, Any]:
+    """The numbers of a row: n_... or the others. Labels and ids are compared elsewhere."""
     known = {"seed", "params_total", "params_trained", "params_trained_pct"}
     times = {"started_at", "finished_at"}
     return {
         key: float(plain(value)) if isinstance(value, float) else value
-        for key, value in record.row.items()
+        for key, value in row.items()
         if key.startswith("n_") is counts and (key in times or (isinstance(value, (int, float)) and key not in known))
     }
 
@@ -146,18 +137,20 @@ def _rows(record: Run, *, counts: bool) -> dict[str, Any]:
 def _captions(left: Run, right: Run) -> list[str]:
     a, b = ({row.id: (row.caption, row.reference) for row in run.rows} for run in (left, right))
     common = a.keys() & b.keys()
-    other = sum(a[key][0] != b[key][0] for key in common)
-    references = sum(a[key][1] != b[key][1] for key in common)
-    lines = [f"{other} of {len(common)} common samples have another caption"] if other else []
-    lines += [f"{references} of {len(common)} common samples have another reference"] if references else []
-    alone = [(name, len(ids)) for name, ids in (("A", a.keys() - b.keys()), ("B", b.keys() - a.keys())) if ids]
-    return [*lines, *(f"{count} samples are in {name} only" for name, count in alone)]
+    counts = {
+        f"of {len(common)} common samples have another caption": sum(a[key][0] != b[key][0] for key in common),
+        f"of {len(common)} common samples have another reference": sum(a[key][1] != b[key][1] for key in common),
+        "samples are in A only": len(a.keys() - b.keys()),
+        "samples are in B only": len(b.keys() - a.keys()),
+    }
+    return [f"{count} {what}" for what, count in counts.items() if count]
 
 
 def _scores(left: Run, right: Run, trials: int) -> list[str]:
-    a, b = (_by_metric(run, trials) for run in (left, right))
+    tables = (scores_table([run], trials) for run in (left, right))
+    a, b = ({(row["protocol"], row["metric"]): row for row in table.to_dict("records")} for table in tables)
     lines = []
-    for key in [*a, *(key for key in b if key not in a)]:
+    for key in {**a, **b}:
         name, one, other = " ".join(key), a.get(key), b.get(key)
         if one is None or other is None:
             lines.append(f"{name}: {' -> '.join('none' if row is None else _interval(row) for row in (one, other))}")
@@ -170,12 +163,7 @@ def _scores(left: Run, right: Run, trials: int) -> list[str]:
     return lines
 
 
-def _by_metric(run: Run, trials: int) -> dict[tuple[str, str], pd.Series]:
-    table = scores_table([run], trials)
-    return {(str(row["protocol"]), str(row["metric"])): row for _, row in table.iterrows()}
-
-
-def _interval(row: pd.Series) -> str:
+def _interval(row: Mapping[Any, Any]) -> str:
     if row["value"] != row["value"]:
         return "blank"
     return f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}] n {row['n']}"

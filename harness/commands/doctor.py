@@ -29,7 +29,7 @@ from annotated_types import Ge
 
 from harness import config
 from harness.cells.parts import Settings as RunSettings
-from harness.commands._options import parse
+from harness.commands._options import found_in, parse
 from harness.contracts import CapBenchError, Captioner, Decoding, Example, Refused, Strategy
 from harness.inference import vllm
 from harness.inference.parity import HEALTHY, PROMPTS, Finding, ParityCase, check_adapter, check_batches
@@ -54,18 +54,17 @@ class Settings:
 def main(argv: Sequence[str]) -> int:
     """Print environment and findings; 1 when some captioner is not healthy."""
     arguments = parse("doctor", argv, multirun=True)
-    own = [text for text in arguments.overrides if text.partition("=")[0] in Settings.__annotations__]
+    own, rest = found_in(arguments.overrides, Settings)
     settings: Settings = config.options("doctor", own, Settings)
-    rest = [text for text in arguments.overrides if text not in own]
     if not any(text.startswith("model=") for text in rest):
         rest = ["model=glob(*)", *rest]
     cells = config.cells("run", rest, multirun=True, config_dir=arguments.config_dir)
     named = any(text.startswith("lora=") for text in rest)
     _print_environment(Path(cells[0].config["results"]))
-    rows = []
+    rows: list[dict[str, Any]] = []
     with bar("parity", len(cells)) as advance:
         for cell in cells:
-            rows += list(_examined(cell, settings.samples, fallback=not named))
+            rows += _examined(cell, settings.samples, fallback=not named)
             advance(1)
     found = pd.DataFrame(rows, columns=list(COLUMNS))
     _print_findings(found)
@@ -96,8 +95,7 @@ def _chosen(strategy: Strategy, captioner: Captioner, *, fallback: bool) -> Stra
     try:
         strategy.plan(captioner)
     except Refused:
-        full: Strategy = config.build(config.cells("run", ["lora=full"])[0], "lora")
-        return full
+        strategy = config.build(config.cells("run", ["lora=full"])[0], "lora")
     return strategy
 
 

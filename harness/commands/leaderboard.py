@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import config
 from harness.choices import GROUP_OF
-from harness.commands._options import as_text, parse
+from harness.commands._options import as_text, parse, with_runs
 from harness.contracts import Positive, RequestError
 from harness.machine.terminal import console
 from harness.store import file_to_write
@@ -51,9 +51,7 @@ def main(argv: Sequence[str]) -> int:
     """The `leaderboard` command."""
     words = [as_text(word, TEXTS) for word in parse("leaderboard", argv, names=COLUMN_OF).overrides]
     settings: Settings = config.options("leaderboard", words, Settings)
-    results = Path(settings.results)
-    if not (results / "runs").is_dir():
-        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    results = with_runs(settings.results)
     out = _file(settings.out, results) if settings.out else None
     view = View(**{field.name: getattr(settings, field.name) for field in fields(View)})
     boards = rebuild(results, settings.trials, settings.permutations)

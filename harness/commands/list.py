@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from harness.choices import conf_dir, groups
+from harness.choices import conf_dir, groups, own_conf
 from harness.commands._options import parse
 from harness.contracts import RequestError
 from harness.machine.terminal import table
@@ -31,7 +31,12 @@ KINDS = {
     "modalities": "modality",
     "protocols": "protocol",
 }
-FOUND = "_found"
+FACTS = {
+    "model": ("kind", "embedded twin", "published checkpoint"),
+    "metric": ("found",),
+    "protocol": ("version", "columns", "averages"),
+}
+FOUND = "base/found.py"
 """A package may have this module with `found(values)`, for what its captioners' own `found` says, without imports."""
 
 Node = Mapping[str, Any]
@@ -44,9 +49,7 @@ def main(argv: Sequence[str]) -> int:
     for kind in kinds:
         if kind not in KINDS:
             raise RequestError(f"list {kind}: expected one of {', '.join(KINDS)}")
-    extra = Path(arguments.config_dir) if arguments.config_dir else None
-    if extra is not None and not extra.is_dir():
-        raise RequestError(f"--config-dir {extra}: expected a folder with yaml files, found none")
+    extra = own_conf(arguments.config_dir) if arguments.config_dir else None
     for kind in kinds:
         _print(kind, groups(extra).get(KINDS[kind], []), extra)
     return 0
@@ -54,20 +57,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(kind: str, names: Sequence[str], extra: Path | None) -> None:
     group = KINDS[kind]
-    columns = ("name", "what", *_facts_of.get(group, ()))
-    rows = []
-    for name in names:
-        node = _node(group, name, extra)
-        facts = _facts(group, name, node, extra) if group in _facts_of else []
-        rows.append([name, _summary(group, node), *facts])
+    columns = ("name", "what", *FACTS.get(group, ()))
+    nodes = {name: _node(group, name, extra) for name in names}
+    rows = [[name, _summary(group, node), *_facts(group, name, node, extra)] for name, node in nodes.items()]
     table(kind, columns, rows, left=columns)
-
-
-_facts_of: dict[str, tuple[str, ...]] = {
-    "model": ("kind", "embedded twin", "published checkpoint"),
-    "metric": ("found",),
-    "protocol": ("version", "columns", "averages"),
-}
 
 
 def _node(group: str, name: str, extra: Path | None) -> Node:
@@ -111,24 +104,23 @@ def _source(group: str, module: str) -> ast.Module:
 
 def _facts(group: str, name: str, node: Node, extra: Path | None) -> list[str]:
     if group == "model":
-        return [str(node.get("kind", "")), *_checkpoints(name, node, extra)]
+        light = _light(str(node["_target_"]).partition(".")[0])
+        found = light.found(node) if light else _built("model", name, extra).found()
+        return [str(node.get("kind", "")), *map(str, found)]
     if group == "metric":
         return [_metric(name, node, extra).missing() or "yes"]
-    averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in node["averages"].items())
-    return [str(node["version"]), ", ".join(node["columns"]), averages]
-
-
-def _checkpoints(name: str, node: Node, extra: Path | None) -> tuple[str, str]:
-    found = _light(str(node["_target_"]).partition(".")[0])
-    twin, published = found.found(node) if found else _built("model", name, extra).found()
-    return str(twin), str(published)
+    if group == "protocol":
+        averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in node["averages"].items())
+        return [str(node["version"]), ", ".join(node["columns"]), averages]
+    return []
 
 
 def _light(package: str) -> Any:
     """The module in which a package says what is found of its captioners, None where it has none."""
     spec = find_spec(package)
-    inside = spec is not None and spec.submodule_search_locations
-    return import_module(f"{package}.{FOUND}") if inside and find_spec(f"{package}.{FOUND}") else None
+    folders = (spec.submodule_search_locations or ()) if spec else ()
+    there = any(Path(folder, FOUND).is_file() for folder in folders)
+    return import_module(f"{package}.{FOUND.removesuffix('.py').replace('/', '.')}") if there else None
 
 
 def _metric(name: str, node: Node, extra: Path | None) -> Any:

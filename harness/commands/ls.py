@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> int:
 def records(items: Sequence[Item]) -> pd.DataFrame:
     """One row per fit or run, with all that is known."""
     rows = [
-        {**vars(item), "folder": item.folder.name, "id": item.id, "orphaned": item.orphaned, "seed": plain(item.seed)}
-        | {"users": plain(item.users)}
+        {**vars(item), "folder": item.folder.name, "id": item.id, "orphaned": item.orphaned}
+        | {"seed": plain(item.seed), "users": plain(item.users)}
         for item in items
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -69,13 +69,8 @@ def disk(results: Path, items: Sequence[Item]) -> dict[str, int]:
     """Kind -> bytes; fits without their checkpoints."""
     total = disk_use(results)
     checkpoints = sum(item.checkpoint_bytes for item in items)
-    known = {
-        "fits": disk_use(results / "fits") - checkpoints,
-        "checkpoints": checkpoints,
-        "runs": disk_use(results / "runs"),
-        "cache": disk_use(results / "cache"),
-        "logs": disk_use(results / "logs"),
-    }
+    known = {"fits": disk_use(results / "fits") - checkpoints, "checkpoints": checkpoints}
+    known |= {name: disk_use(results / name) for name in ("runs", "cache", "logs")}
     return {**known, "tables and the rest": total - sum(known.values()), "all": total}
 
 

@@ -118,7 +118,7 @@ def _measure(classifier: ModalityClassifier, data: Data, temperature: float, bin
     truth, logits = data.test.modalities, _logits(classifier, data.test.samples)
     confidence, places = calibration.confidences(logits, temperature)
     predicted = [data.classes[place] for place in places]
-    right = np.array([one == other for one, other in zip(truth, predicted, strict=True)])
+    right = np.array(truth) == np.array(predicted)
     table = calibration.reliability(confidence, right, bins)
     before = calibration.reliability(calibration.confidences(logits, 1.0)[0], right, bins)
     write_csv(calibration.confusion(truth, predicted, data.classes), out / "confusion.csv")
@@ -150,6 +150,7 @@ def _logits(classifier: ModalityClassifier, samples: Sequence[Sample]) -> calibr
 
 def _report(out: Path, *, fresh: bool) -> None:
     found = read_json(out / "metrics.json")
+    left = {name: count for name, count in found["without_modality"].items() if count}
     lines = [
         f"{out}: {'fitted' if fresh else 'done before'}; accuracy {found['accuracy']:.3f} "
         f"[{found['ci_low']:.3f}, {found['ci_high']:.3f}] on {found['n']} pictures of test",
@@ -159,9 +160,6 @@ def _report(out: Path, *, fresh: bool) -> None:
     ]
     if found["uncalibrated"]:
         lines.append(f"not calibrated: {found['uncalibrated']}")
-    left = {name: count for name, count in found["without_modality"].items() if count}
     if left:
         lines.append("without a known modality, left out: " + ", ".join(f"{n} of {name}" for name, n in left.items()))
-    lines.append(f"use it with: modality=predicted modality.checkpoint={out}")
-    for line in lines:
-        console.print(line)
+    console.print("\n".join([*lines, f"use it with: modality=predicted modality.checkpoint={out}"]))

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
-from harness.commands._options import parse
+from harness.commands._options import found_in, parse
 from harness.machine.terminal import console
 from harness.published.parameters import counted, show
 from harness.tables.csv_files import write_csv
@@ -34,8 +34,7 @@ class Settings:
 def main(argv: Sequence[str]) -> int:
     """Count, print and, with `out=FILE`, write."""
     arguments = parse("params", argv)
-    own = [text for text in arguments.overrides if text.partition("=")[0] in Settings.__annotations__]
-    rest = [text for text in arguments.overrides if text not in own]
+    own, rest = found_in(arguments.overrides, Settings)
     settings: Settings = config.options("params", own, Settings)
     found = counted(rest, settings.variants, arguments.config_dir)
     show(found)

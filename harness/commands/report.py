@@ -12,19 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.filesize import decimal
 
 from harness import config
-from harness.commands._options import parse
-from harness.contracts import NonNegative, Positive, RequestError, Split
+from harness.commands._options import parse, with_runs
+from harness.contracts import NonNegative, Positive
 from harness.machine.terminal import console
-from harness.page.contents import parts, significance
-from harness.page.gallery import gallery
+from harness.page.gallery import add_pictures, gallery
 from harness.page.render import page
 from harness.page.study import Study, read_tables
-from harness.page.thumbnails import pictures
 from harness.store import file_to_write, write_text
 from harness.tables.boards import Board
 from harness.tables.rebuild import rebuild, select
@@ -51,45 +48,26 @@ class Settings:
 def main(argv: Sequence[str]) -> int:
     """Rebuild the tables and write the page."""
     settings: Settings = config.options("report", parse("report", argv).overrides, Settings)
-    results = Path(settings.results)
-    if not (results / "runs").is_dir():
-        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    results = with_runs(settings.results)
     out = file_to_write(settings.out, ".html", ".htm") if settings.out else results / "report.html"
     boards = rebuild(results, settings.trials, settings.permutations)
     board = select(boards, **{name: getattr(settings, name) for name in BOARD})
-    why = write(results, board, out, settings.samples, pictures_too=settings.pictures)
+    why = write(results, board, out, settings.samples, settings.pictures)
     for other in boards:
         if other is not board:
             console.print(f"another table: {other.key.title}")
     if why:
         console.print(f"gallery: {why}")
-    made = f"{out} ({decimal(out.stat().st_size)}), plots as PNG and SVG in {results / 'plots'}"
-    console.print(f"report: {made}")
+    size = decimal(out.stat().st_size)
+    console.print(f"report: {out} ({size}), plots as PNG and SVG in {results / 'plots'}")
     return 0
 
 
-def write(results: Path, board: Board, out: Path, samples: int, *, pictures_too: bool = True) -> str:
+def write(results: Path, board: Board, out: Path, samples: int, pictures: bool) -> str:
     """Write the page of a board whose tables are up to date. Returns why pictures are missing, empty where none is."""
     study = Study(board, read_tables(results, board.key))
     shown, why = gallery(study, samples), ""
     if shown is not None:
-        why = _add_pictures(study, shown) if pictures_too else "left out, as pictures=false asks"
-    data = {"significance": significance(study), "gallery": shown}
-    write_text(out, page(data, parts(study, results / "plots", shown, why)))
-    return why
-
-
-def _add_pictures(study: Study, shown: dict[str, Any]) -> str:
-    """Put a picture to each sample of the gallery, from the dataset of the newest run."""
-    assert study.board.ranked is not None
-    run = study.board.ranked.newest
-    node = (run.manifest.get("config") or {}).get("dataset")
-
-    def load() -> Split:
-        split: Split = config.build_node(node, "dataset").load(run.row["split"])
-        return split
-
-    made, why = pictures(shown["samples"], load)
-    for sample in shown["samples"]:
-        sample["picture"] = made.get(sample["id"])
+        why = add_pictures(study, shown) if pictures else "left out, as pictures=false asks"
+    write_text(out, page(study, results / "plots", shown, why))
     return why

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 from annotated_types import Ge
 
 from harness import config
@@ -71,8 +70,7 @@ def stored_cell(run: Run, results: Path, device: str | None = None) -> config.Ce
     if results.resolve() == run.folder.parent.parent.resolve():
         raise RequestError(f"results={results}: holds the run itself; give another folder for the repetition")
     changed_values = {"results": str(results)} | ({"device": device} if device else {})
-    later = {} if "control" in stored else {"control": config.choice("control", "none")}  # stored by an earlier version
-    return config.Cell(run.folder.name, {}, {**stored, **later, **changed_values})
+    return config.Cell(run.folder.name, {}, {**stored, **changed_values})
 
 
 def surroundings(run: Run) -> list[str]:
@@ -127,18 +125,13 @@ def _report(first: Run, second: Run, tolerance: float) -> int:
 
 def other_captions(first: Run, second: Run) -> list[tuple[str, str, str]]:
     """(id, caption, caption) of every sample that has not the same caption in both; a reason where there is none."""
-    before, after = ({str(row.id): row for row in run.rows} for run in (first, second))
-    found = []
-    for name in [*before, *(name for name in after if name not in before)]:
-        texts = _said(before.get(name)), _said(after.get(name))
-        if texts[0] != texts[1]:
-            found.append((name, *texts))
-    return found
+    before, after = ({str(row.id): _said(row) for row in run.rows} for run in (first, second))
+    absent = "(no such sample)"
+    texts = [(name, before.get(name, absent), after.get(name, absent)) for name in {**before, **after}]
+    return [(name, a, b) for name, a, b in texts if a != b]
 
 
-def _said(row: JournalRow | None) -> str:
-    if row is None:
-        return "(no such sample)"
+def _said(row: JournalRow) -> str:
     return repr(row.caption) if row.status == "ok" else f"(failed: {row.error})"
 
 
@@ -146,7 +139,10 @@ def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
     """(line for people, largest difference of a sample; infinite where only one has a value) of every column."""
     found = []
     for protocol, record in first.protocols.items():
-        before, after = (_values(run, run.protocols[protocol]) for run in (first, second))
+        before, after = (
+            protocol_values(run, run.protocols[protocol]).set_axis([str(row.id) for row in run.rows])
+            for run in (first, second)
+        )
         for name in record["columns"]:
             a, b = before[name].align(after[name])
             apart = (a - b).abs().where(a.notna() | b.notna(), 0.0).fillna(float("inf"))
@@ -155,7 +151,3 @@ def other_scores(first: Run, second: Run) -> list[tuple[str, float]]:
             line = f"{protocol} {name}: {means}, {int((apart > 0).sum())} samples differ, by {largest:.2g} at most"
             found.append((line, largest))
     return found
-
-
-def _values(run: Run, record: Mapping[str, Any]) -> pd.DataFrame:
-    return protocol_values(run, record).set_axis([str(row.id) for row in run.rows])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.filesize import decimal
 from rich.table import Table
 
@@ -35,7 +36,8 @@ COSTS = (
     "captions_cut", "final_loss", "peak_memory_bytes", "started_at", "finished_at",
 )  # fmt: skip
 
-Section = tuple[str, list[tuple[str, str]]]
+Rows = list[tuple[str, str]]
+Section = tuple[str, Rows]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _kind(record: Run) -> str:
     return str(record.manifest.get("kind") or record.folder.parent.name.rstrip("s"))
 
 
-def _what(record: Run) -> list[tuple[str, str]]:
+def _what(record: Run) -> Rows:
     """What it is. The row of a fit has no labels: they are in its configuration."""
     stored = record.manifest.get("config") or {}
     labels = {}
@@ -92,22 +94,26 @@ def _what(record: Run) -> list[tuple[str, str]]:
         del labels["split"]
         if not stored.get("labels_in_training"):
             del labels["modality"]
-    state = [("status", record.status), ("error", plain(record.row.get("error")))]
-    return [(name, plain(value)) for name, value in [*labels.items(), *state] if value not in (None, "")]
+    return _given({**labels, "status": record.status, "error": record.row.get("error")})
 
 
-def _wrong(record: Run) -> list[tuple[str, str]]:
+def _given(facts: Mapping[str, Any]) -> Rows:
+    """The facts that are known, in one line each."""
+    return [(name, plain(value)) for name, value in facts.items() if value not in (None, "")]
+
+
+def _wrong(record: Run) -> Rows:
     try:
         return changed(record)
     except Damaged as error:
         return [unreadable(record, error)]
 
 
-def _facts(row: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, str]]:
-    shown = {name: row[name] for name in names if row.get(name) is not None}
-    if "peak_memory_bytes" in shown:
-        shown["peak_memory_bytes"] = decimal(int(shown["peak_memory_bytes"]))
-    return [(name, plain(value)) for name, value in shown.items()]
+def _facts(row: Mapping[str, Any], names: Sequence[str]) -> Rows:
+    shown = {name: row.get(name) for name in names}
+    if shown.get("peak_memory_bytes") is not None:
+        shown["peak_memory_bytes"] = decimal(int(row["peak_memory_bytes"]))
+    return _given(shown)
 
 
 def _scores(record: Run, trials: int) -> list[Section]:
@@ -119,28 +125,28 @@ def _scores(record: Run, trials: int) -> list[Section]:
     for protocol, rows in table.groupby("protocol", sort=False):
         lines = []
         for row in rows.to_dict("records"):
-            blank = row["value"] != row["value"]
             value = f"{row['value']:.4f} [{row['ci_low']:.4f}, {row['ci_high']:.4f}], n {row['n']}"
-            lines.append((str(row["metric"]), f"blank: {row['signature']}" if blank else value))
+            lines.append((str(row["metric"]), f"blank: {row['signature']}" if pd.isna(row["value"]) else value))
         found.append((f"scores, protocol {protocol}", lines))
     return found
 
 
-def _identity(record: Run) -> list[tuple[str, str]]:
+def _identity(record: Run) -> Rows:
     manifest = record.manifest
     identity = manifest.get("identity") or {}
-    known = {
-        "run" if "fit" in identity else "fit": digest(identity),
-        "its fit": identity.get("fit"),
-        "data": identity.get("data"),
-        "checkpoint": identity.get("checkpoint"),
-        "variant (all seeds)": manifest.get("variant"),
-        "configuration": manifest.get("config_hash"),
-    }
-    return [(name, str(value)) for name, value in known.items() if value]
+    return _given(
+        {
+            "run" if "fit" in identity else "fit": digest(identity),
+            "its fit": identity.get("fit"),
+            "data": identity.get("data"),
+            "checkpoint": identity.get("checkpoint"),
+            "variant (all seeds)": manifest.get("variant"),
+            "configuration": manifest.get("config_hash"),
+        }
+    )
 
 
-def _plan(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _plan(plan: Mapping[str, Any]) -> Rows:
     """Counts per region, then the modules by pattern with how many layers have them."""
     if not plan or not plan["params_total"]:  # a control has none
         return []
@@ -154,27 +160,28 @@ def _plan(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*lines, *([("options", options)] if options else [])]
 
 
-def _origin(record: Run) -> list[tuple[str, str]]:
+def _origin(record: Run) -> Rows:
     manifest = record.manifest
     environment = manifest.get("environment") or {}
     packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
-    lines = {
-        "command": manifest.get("command"),
-        "code": manifest.get("code_version"),
-        "python": environment.get("python"),
-        "platform": environment.get("platform"),
-        "device": record.row.get("device", manifest.get("device")),
-        "packages": packages,
-    }
-    return [(name, str(value)) for name, value in lines.items() if value]
+    return _given(
+        {
+            "command": manifest.get("command"),
+            "code": manifest.get("code_version"),
+            "python": environment.get("python"),
+            "platform": environment.get("platform"),
+            "device": record.row.get("device", manifest.get("device")),
+            "packages": packages,
+        }
+    )
 
 
-def _files(folder: Path) -> list[tuple[str, str]]:
+def _files(folder: Path) -> Rows:
     names = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     return [(f"{path.name}/" if path.is_dir() else path.name, decimal(disk_use(path))) for path in names]
 
 
-def _again(record: Run) -> list[tuple[str, str]]:
+def _again(record: Run) -> Rows:
     results = record.folder.parent.parent
     if _kind(record) == "run":
         fit_id = str(record.row.get("fit_id", ""))

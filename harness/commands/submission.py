@@ -108,7 +108,7 @@ def _write(settings: Settings) -> int:
             f"run={settings.run}: no file of these ids and captions passes the rules of {settings.format}; "
             f"line {first.line}: {first.text}"
         )
-    _save(Path(settings.out), text)
+    write_text(file_to_write(settings.out), text)
     _report(Path(settings.out), checked, settings.format)
     changed = sum(one_line(caption, settings.format) != caption for _, caption in captions)
     if changed:
@@ -132,10 +132,6 @@ def _rows(run: Run, settings: Settings) -> list[JournalRow]:
     if unknown:
         raise RequestError(f"run={settings.run}: these ids are not among those of the references: {some(unknown)}")
     return [rows.get(name) or JournalRow.of_texts(name, "", None) for name in ids]
-
-
-def _save(path: Path, text: str) -> None:
-    write_text(file_to_write(path), text)
 
 
 def _given(value: str | None, what: str, action: str) -> str:

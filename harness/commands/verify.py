@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import config
-from harness.commands._options import parse, words
-from harness.contracts import Positive, RequestError
+from harness.commands._options import parse, with_runs, words
+from harness.contracts import Positive
 from harness.machine.terminal import bar, console, table
 from harness.store import Damaged, busy, find_folders
 from harness.store.integrity import Problem, changed, unreadable, unrecorded, wrong_captions, wrong_identity
@@ -40,9 +40,7 @@ def main(argv: Sequence[str]) -> int:
     """Check the named records, or all and the tables; 1 when something is not what was written."""
     names, options = words(parse("verify", argv).overrides)
     settings: Settings = config.options("verify", options, Settings)
-    results = Path(settings.results)
-    if not names and not any((results / kind).is_dir() for kind in ("runs", "fits")):
-        raise RequestError(f"results={results}: expected a folder with runs, found none; start with `capbench run`")
+    results = Path(settings.results) if names else with_runs(settings.results, "fits")
     records = [find_run_or_fit(results, name) for name in names] or [*find_fits(results), *find_runs(results)]
     idle = [record for record in records if not busy(record.folder)]  # one that goes on has files ahead of its manifest
     problems = _all(idle)
@@ -66,9 +64,7 @@ def _unfinished(results: Path) -> int:
 def check(record: Run) -> list[Problem]:
     """Everything that is wrong with one run or fit."""
     problems = wrong_identity(record)
-    if "identity" not in record.manifest:
-        return problems
-    if record.status == "failed":  # it has no captions and no scores that count
+    if "identity" not in record.manifest or record.status == "failed":  # no captions and no scores that count
         return problems
     try:
         problems += changed(record)
@@ -91,9 +87,10 @@ def wrong_tables(results: Path, trials: int, permutations: int) -> list[Problem]
         for path in made:  # `leaderboard dataset=...` chooses which of several tables is the plain one
             if path.stem == "leaderboard" and len(boards) > 1:
                 accepted[path] += [other.read_bytes() for other in copy.glob(f"leaderboard-*{path.suffix}")]
-        wrong = [path.relative_to(copy) for path in made if _differs(results / path.relative_to(copy), accepted[path])]
+        there = {path: results / path.relative_to(copy) for path in made}
+        wrong = [own for path, own in there.items() if own.is_file() and own.read_bytes() not in accepted[path]]
     what = "is not what a rebuild makes of the runs; `capbench leaderboard` writes it anew"
-    return [(str(path), what) for path in sorted(wrong)]
+    return [(str(path.relative_to(results)), what) for path in sorted(wrong)]
 
 
 def _link(folder: Path, target: Path) -> None:
@@ -101,10 +98,6 @@ def _link(folder: Path, target: Path) -> None:
     for name in ("manifest.json", "captions.jsonl", "scores"):
         if (folder / name).exists():
             (target / name).symlink_to((folder / name).resolve())
-
-
-def _differs(path: Path, accepted: Sequence[bytes]) -> bool:
-    return path.is_file() and path.read_bytes() not in accepted
 
 
 def _all(records: Sequence[Run]) -> list[tuple[Path, list[Problem]]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,13 +21,22 @@ from harness.page.grid import (
     short,
     size,
     text,
+    whole,
     with_interval,
 )
 from harness.page.study import Study, mean_of
 from harness.store.runs import Run
+from harness.tables.columns import ROW_COLUMNS
 
 SHOWN = 50  # failed samples that are named
-COUNTS = ("n_requested", "n_ok", "n_failed", "n_empty", "n_truncated", "n_distinct")
+COUNTS = {
+    "n_requested": "samples of the split",
+    "n_ok": "with a caption",
+    "n_failed": "without one",
+    "n_empty": "captions without a word",
+    "n_truncated": "cut at the limit of tokens",
+    "n_distinct": "different captions: few of them mean that a captioner says the same of everything",
+}
 
 Pairs = list[tuple[str, str]]
 
@@ -39,59 +49,48 @@ def ablation(study: Study) -> list[Grid]:
     table = study.tables.get("ablation")
     if table is None:
         return []
-    whole = table[(table["by"] == "all") & table["metric"].isin((*study.board.headlines, study.primary))]
+    over_all = table[(table["by"] == "all") & table["metric"].isin((*study.board.headlines, study.primary))]
     by_group = table[(table["by"] != "all") & (table["metric"] == study.primary)]
     grids = []
-    if len(whole):
-        grids.append(_ablation("ablation", "Change against the base prompt over all samples", whole, ("metric",)))
+    if len(over_all):
+        grids.append(_ablation("ablation", "Change against the base prompt over all samples", over_all, "metric"))
     for by in sorted(set(by_group["by"])):
         part = by_group[by_group["by"] == by]
         title = f"Change of {study.primary} by {'kind of label' if by == 'label' else by}"
-        grids.append(_ablation(f"ablation-{by}", title, part, ("group",)))
+        grids.append(_ablation(f"ablation-{by}", title, part, "group"))
     return grids
 
 
-def _ablation(name: str, caption: str, table: pd.DataFrame, extra: Sequence[str]) -> Grid:
-    texts = ("model", "strategy", "prompt", "modality", *extra)
-    columns = [Column("modality label" if name == "modality" else name, number=False) for name in texts]
-    columns += [Column("base"), Column("with it"), Column("difference"), Column("change %")]
-    columns += [Column("p", ascending=True, hint="corrected for the number of comparisons"), Column("n")]
-    scale = scale_of(table["ci_low"], table["ci_high"], zero=True)
-    rows = [
-        [
-            *(text(row[column]) for column in texts),
-            number(row["base"]),
-            number(row["value"]),
-            with_interval(row["difference"], row["ci_low"], row["ci_high"], scale, sign=True),
-            number(row["change_pct"], 1, sign=True),
-            p_value(row["p_holm"]),
-            number(row["n"], 0),
-        ]
-        for row in table.to_dict("records")
-    ]
-    return grid(name, caption, columns, rows)
+def _ablation(name: str, caption: str, table: pd.DataFrame, extra: str) -> Grid:
+    columns = [Column("modality label" if key == "modality" else key, key, text) for key in (*ROW_COLUMNS, extra)]
+    columns += [Column("base", "base", number), Column("with it", "value", number)]
+    return _differences(name, caption, table, columns)
 
 
 def controls(study: Study) -> list[Grid]:
     """What each row has over answers that need no captioner, by the ranking column."""
-    table = study.tables.get("controls")
-    if table is None or not len(table[table["metric"] == study.primary]):
+    table = study.beside("controls", metric=study.primary)
+    if table.empty:
         return []
-    table = table[table["metric"] == study.primary]
-    columns = [Column("row", number=False), Column("control", number=False), Column("difference")]
-    columns += [Column("p", ascending=True, hint="corrected for the number of comparisons"), Column("n")]
+    table = table.assign(row=table["row"].map(study.label))
+    columns = [Column("row", "row", text), Column("control", "control", text)]
+    return [_differences("controls", f"What each row has over each control: {study.primary}", table, columns)]
+
+
+def _differences(name: str, caption: str, table: pd.DataFrame, columns: Sequence[Column]) -> Grid:
+    """A table of differences: what they are about, then each with its interval and how sure it is."""
     scale = scale_of(table["ci_low"], table["ci_high"], zero=True)
-    rows = [
-        [
-            text(study.label(row["row"])),
-            text(row["control"]),
-            with_interval(row["difference"], row["ci_low"], row["ci_high"], scale, sign=True),
-            p_value(row["p_holm"]),
-            number(row["n"], 0),
-        ]
-        for row in table.to_dict("records")
+
+    def difference(row: Mapping[str, Any]) -> Cell:
+        return with_interval(row["difference"], row["ci_low"], row["ci_high"], scale, sign=True)
+
+    behind = [
+        Column("difference", form=difference),
+        Column("change %", "change_pct", partial(number, digits=1, sign=True)),
+        Column("p", "p_holm", p_value, hint="corrected for the number of comparisons", ascending=True),
+        Column("n", "n", whole),
     ]
-    return [grid("controls", f"What each row has over each control: {study.primary}", columns, rows)]
+    return grid(name, caption, [*columns, *behind], table.to_dict("records"))
 
 
 # ---------------------------------------------------------------- costs
@@ -99,30 +98,30 @@ def controls(study: Study) -> list[Grid]:
 
 def costs(study: Study) -> Grid:
     """What each row took, the mean over its seeds."""
-    columns = [Column("row", number=False), Column("trained, million", ascending=True, hint="parameters")]
-    columns += [Column("of the weights %", ascending=True), Column("fit", ascending=True, hint="time of one fit")]
-    columns += [Column("training samples/s"), Column("captions", ascending=True, hint="time for all captions")]
-    columns += [Column("captions/s"), Column("memory", ascending=True, hint="peak while captioning")]
-    columns += [Column("seeds"), Column("device", number=False)]
+    columns = [
+        Column("row", "label", text),
+        Column("trained, million", "params_trained", _millions, hint="parameters", ascending=True),
+        Column("of the weights %", "params_trained_pct", short, ascending=True),
+        Column("fit", "train_seconds", duration, hint="time of one fit", ascending=True),
+        Column("training samples/s", "train_samples_per_s", short),
+        Column("captions", "generate_seconds", duration, hint="time for all captions", ascending=True),
+        Column("captions/s", "captions_per_s", short),
+        Column("memory", "peak_memory_bytes", size, hint="peak while captioning", ascending=True),
+        Column("seeds", "seeds", whole),
+        Column("device", "device", text),
+    ]
     return grid("costs", "Costs of each row, the mean over its seeds", columns, (_costs(study, r) for r in study.rows))
 
 
-def _costs(study: Study, row: Mapping[str, Any]) -> list[Cell]:
+def _costs(study: Study, row: Mapping[str, Any]) -> dict[str, Any]:
     runs = study.members(row)
     facts = ("params_trained", "params_trained_pct", "train_seconds", "train_samples_per_s", "generate_seconds")
-    trained, share, fit, speed, made = (mean_of(runs, name) for name in facts)
-    return [
-        text(row["label"]),
-        short(None if trained is None else trained / 1e6),
-        short(share),
-        duration(fit),
-        short(speed),
-        duration(made),
-        short(row["captions_per_s"]),
-        size(row["peak_memory_bytes"]),
-        number(row["seeds"], 0),
-        text(", ".join(sorted({str(run.row["device"]) for run in runs if run.row.get("device")}))),
-    ]
+    devices = sorted({str(run.row["device"]) for run in runs if run.row.get("device")})
+    return {**row, **{name: mean_of(runs, name) for name in facts}, "device": ", ".join(devices)}
+
+
+def _millions(count: float | None) -> Cell:
+    return short(None if count is None else count / 1e6)
 
 
 # ---------------------------------------------------------------- failures
@@ -131,43 +130,40 @@ def _costs(study: Study, row: Mapping[str, Any]) -> list[Cell]:
 def failures(study: Study) -> list[Grid]:
     """Runs that failed or are partial, captions that are missing, empty, cut or alike, rows of the data left out."""
     wrong = [run for run in study.board.runs if _noteworthy(run)]
-    columns = [Column("row", number=False), Column("seed"), Column("status", number=False)]
-    columns += [Column(name.removeprefix("n_"), hint=hint) for name, hint in zip(COUNTS, _HINTS, strict=True)]
-    columns += [Column("reason", number=False)]
-    rows = [
-        [
-            text(study.called.get(run.folder, run.folder.name)),
-            number(run.row.get("seed"), 0),
-            text(run.status),
-            *(number(run.row.get(name), 0) for name in COUNTS),
-            text(run.row.get("error")),
-        ]
+    columns = [Column("row", "row", text), Column("seed", "seed", whole), Column("status", "status", text)]
+    columns += [Column(name.removeprefix("n_"), name, whole, hint) for name, hint in COUNTS.items()]
+    columns += [Column("reason", "error", text)]
+    lost = [
+        {"row": study.called[run.folder], "sample": row.id, "reason": row.error}
         for run in wrong
+        if run.row.get("n_failed")
+        for row in run.read()
+        if row.status != "ok"
     ]
-    found = [grid("failures", "Runs with something to know", columns, rows)] if rows else []
-    lost = [_lost(study, run) for run in wrong if run.row.get("n_failed") and run.status != "failed"]
-    named = [cells for part in lost for cells in part][:SHOWN]
-    if named:
-        titles = [Column(title, number=False) for title in ("row", "sample", "reason")]
-        found.append(grid("lost", f"Samples without a caption (the first {SHOWN} at most)", titles, named))
-    rejected = {(str(entry["id"]), str(entry["reason"])) for run in study.board.runs for entry in _rejected(run)}
-    if rejected:
-        titles = [Column("sample", number=False), Column("reason", number=False)]
-        cells = [list(map(text, pair)) for pair in sorted(rejected)[:SHOWN]]
-        found.append(
-            grid("rejected", f"{len(rejected)} rows of the data left out (the first {SHOWN} at most)", titles, cells)
-        )
-    return found
+    rejected = {(str(one["id"]), str(one["reason"])) for run in study.board.runs for one in _rejected(run)}
+    left_out = [{"sample": sample, "reason": reason} for sample, reason in sorted(rejected)]
+    first = f"(the first {SHOWN} at most)"
+    found = [
+        grid("failures", "Runs with something to know", columns, [_facts(study, run) for run in wrong]),
+        grid("lost", f"Samples without a caption {first}", _words("row", "sample", "reason"), lost[:SHOWN]),
+        grid(
+            "rejected",
+            f"{len(left_out)} rows of the data left out {first}",
+            _words("sample", "reason"),
+            left_out[:SHOWN],
+        ),
+    ]
+    return [one for one in found if one.bodies]
 
 
-_HINTS = (
-    "samples of the split",
-    "with a caption",
-    "without one",
-    "captions without a word",
-    "cut at the limit of tokens",
-    "different captions: few of them mean that a captioner says the same of everything",
-)
+def _words(*keys: str) -> list[Column]:
+    return [Column(key, key, text) for key in keys]
+
+
+def _facts(study: Study, run: Run) -> dict[str, Any]:
+    """What a run says of itself, with what its row is called."""
+    stored = {key: run.manifest.get(key) for key in ("code_version", "config_hash")}
+    return {**stored, **run.row, "row": study.called[run.folder], "status": run.status, "folder": run.folder.name}
 
 
 def _noteworthy(run: Run) -> bool:
@@ -176,13 +172,7 @@ def _noteworthy(run: Run) -> bool:
     return run.status != "ok" or bad or (isinstance(distinct, int) and distinct * 10 < made)
 
 
-def _lost(study: Study, run: Run) -> list[list[Cell]]:
-    failed = [row for row in run.read() if row.status != "ok"][:SHOWN]
-    label = study.called.get(run.folder, run.folder.name)
-    return [[text(label), text(row.id), text(row.error)] for row in failed]
-
-
-def _rejected(run: Run) -> Iterable[Mapping[str, Any]]:
+def _rejected(run: Run) -> Sequence[Mapping[str, Any]]:
     return run.manifest.get("rejected") or ()
 
 
@@ -191,26 +181,19 @@ def _rejected(run: Run) -> Iterable[Mapping[str, Any]]:
 
 def runs(study: Study) -> Grid:
     """The runs behind the rows, by which every number can be traced."""
-    columns = [Column(title, number=False) for title in ("row", "run", "fit")] + [Column("seed")]
-    columns += [
-        Column(title, number=False) for title in ("status", "device", "code", "finished", "configuration", "folder")
+    columns = [
+        Column("row", "row", text),
+        Column("run", "run_id", text),
+        Column("fit", "fit_id", text),
+        Column("seed", "seed", whole),
+        Column("status", "status", text),
+        Column("device", "device", text),
+        Column("code", "code_version", text),
+        Column("finished", "finished_at", text),
+        Column("configuration", "config_hash", text),
+        Column("folder", "folder", text),
     ]
-    rows = [
-        [
-            text(study.called.get(run.folder)),
-            text(run.row.get("run_id")),
-            text(run.row.get("fit_id")),
-            number(run.row.get("seed"), 0),
-            text(run.status),
-            text(run.row.get("device")),
-            text(run.manifest.get("code_version")),
-            text(run.row.get("finished_at")),
-            text(run.manifest.get("config_hash")),
-            text(run.folder.name),
-        ]
-        for run in study.board.runs
-    ]
-    return grid("runs", "The runs behind the rows", columns, rows)
+    return grid("runs", "The runs behind the rows", columns, [_facts(study, run) for run in study.board.runs])
 
 
 def origin(study: Study) -> list[tuple[str, Pairs]]:
@@ -236,7 +219,7 @@ def origin(study: Study) -> list[tuple[str, Pairs]]:
 def _signatures(study: Study) -> Pairs:
     found: dict[str, list[str]] = {}
     for run in study.board.runs:
-        for name, column in run.protocols.get(study.board.key.protocol, {}).get("columns", {}).items():
+        for name, column in study.columns_of(run).items():
             signature = str(column.get("signature") or f"blank: {column.get('missing', 'not scored')}")
             if signature not in found.setdefault(name, []):
                 found[name].append(signature)

@@ -50,8 +50,12 @@ SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what it shows in words and in numbers. name: of its files; wide: takes the width of the page."""
+    """A figure of a section with what it shows in words and in numbers.
 
+    name: of its files; wide: takes the width of the page.
+    """
+
+    section: str
     name: str
     title: str
     text: str

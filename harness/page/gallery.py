@@ -1,14 +1,19 @@
-"""Samples side by side: which ones, and what is shown of them."""
+"""Samples side by side: which ones, and what is shown of them, with pictures small enough for a page."""
 
 from __future__ import annotations
 
+import base64
+import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from harness import config
+from harness.contracts import CapBenchError, ImageError, ImageSource, Split
 from harness.page.study import Study, given
 from harness.store.scores import Array
 from harness.tables.values import add_averages, protocol_values
@@ -16,6 +21,8 @@ from harness.tables.values import add_averages, protocol_values
 MOST = 40  # rows in the gallery
 KINDS = ("best", "worst", "disagreed", "spread")
 DIGITS = 4
+SIDE = 256  # pixels of the longer side of a picture
+QUALITY = 78
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
     scored = list({(row["name"], row["control"]): row for row in study.rows if study.scored(row)}.values())
     shown = scored[:MOST]
     captions, scores = zip(*(_row(study, row, chosen) for row in shown), strict=True)
+    by_sample = zip(chosen.places, zip(*captions, strict=True), zip(*scores, strict=True), strict=True)
     return {
         "by": column,
         "total": len(study.samples),
@@ -76,8 +84,8 @@ def gallery(study: Study, count: int) -> dict[str, Any] | None:
         "columns": list(study.measures),
         "lower": sorted(study.board.lower),
         "samples": [
-            _sample(study, place, chosen, sign, ([c[n] for c in captions], [s[n] for s in scores]))
-            for n, place in enumerate(chosen.places)
+            _sample(study, place, chosen, sign) | {"captions": list(made), "scores": list(values)}
+            for place, made, values in by_sample
         ],
     }
 
@@ -93,11 +101,7 @@ def _row(study: Study, row: Mapping[str, Any], chosen: Chosen) -> tuple[list[str
     return [captions.get(study.samples[place].id) for place in places], numbers
 
 
-Rows = tuple[Sequence[str | None], Sequence[Sequence[float | None]]]
-"""Captions and scores of all rows."""
-
-
-def _sample(study: Study, place: int, chosen: Chosen, sign: int, rows: Rows) -> dict[str, Any]:
+def _sample(study: Study, place: int, chosen: Chosen, sign: int) -> dict[str, Any]:
     sample = study.samples[place]
     mean, spread = sign * float(chosen.mean[place]), float(chosen.spread[place])
     return {
@@ -108,6 +112,51 @@ def _sample(study: Study, place: int, chosen: Chosen, sign: int, rows: Rows) -> 
         "why": list(chosen.places[place]),
         "mean": round(mean, DIGITS) if mean == mean else None,
         "spread": round(spread, DIGITS) if spread == spread else None,
-        "captions": list(rows[0]),
-        "scores": list(rows[1]),
     }
+
+
+# ---------------------------------------------------------------- pictures
+
+
+def add_pictures(study: Study, shown: Mapping[str, Any]) -> str:
+    """Put a picture to each sample of a gallery, from the dataset of the newest run; returns why some are missing."""
+    assert study.board.ranked is not None
+    run = study.board.ranked.newest
+    node = (run.manifest.get("config") or {}).get("dataset")
+    made, why = pictures(shown["samples"], lambda: config.build_node(node, "dataset").load(run.row["split"]))
+    for sample in shown["samples"]:
+        sample["picture"] = made.get(sample["id"])
+    return why
+
+
+def pictures(samples: Sequence[Mapping[str, Any]], load: Callable[[], Split]) -> tuple[dict[str, str], str]:
+    """id -> data URI, and why pictures are missing; empty where none is.
+
+    The data are those that the run names; where they are elsewhere or have changed, the page goes without them.
+    """
+    try:
+        found = {sample.id: sample for sample in load().samples}
+    except (CapBenchError, OSError, ImportError) as error:
+        return {}, f"no pictures: the data of the runs cannot be read on this machine ({error})"
+    made: dict[str, str] = {}
+    problems: list[str] = []
+    for row in samples:
+        sample = found.get(row["id"])
+        if sample is None or sample.caption != row["reference"]:
+            problems.append(f"{row['id']} is not, or not the same, in the data on this machine")
+            continue
+        try:
+            made[row["id"]] = thumbnail(sample.images[0])
+        except (ImageError, OSError) as error:
+            problems.append(f"{row['id']}: {error}")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return made, f"no picture of {problems[0]}{more}" if problems else ""
+
+
+def thumbnail(source: ImageSource) -> str:
+    """A data URI of the picture. Raises ImageError."""
+    image = source.load()
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.page.study import given
 
 EMPTY = "–"
-UNITS = ((3, "GB"), (2, "MB"), (1, "kB"), (0, "B"))
 
 
 @dataclass(frozen=True)
@@ -30,73 +29,6 @@ class Cell:
     sort: float | str | None = None
     small: str = ""
     bar: Bar | None = None
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A heading. number: right-aligned, the first click sorts by the largest unless less is better."""
-
-    title: str
-    number: bool = True
-    hint: str = ""
-    ascending: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """Cells, the first of which is the row's heading where the grid says so; facts are what filters look at."""
-
-    cells: Sequence[Cell]
-    facts: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Body:
-    """Rows that are sorted among themselves, with a heading of their own or none."""
-
-    rows: Sequence[Row]
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table. heading: the place of the cell that names a row."""
-
-    name: str
-    caption: str
-    columns: Sequence[Column]
-    bodies: Sequence[Body]
-    heading: int = 0
-
-    @property
-    def rows(self) -> list[Row]:
-        """Those of all bodies."""
-        return [row for body in self.bodies for row in body.rows]
-
-
-def grid(name: str, caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Grid:
-    """A table of one body without its empty columns."""
-    return trimmed(Grid(name, caption, columns, [Body([Row(cells) for cells in rows])]))
-
-
-def trimmed(whole: Grid) -> Grid:
-    """The table without columns in which nothing stands."""
-    kept = [
-        place
-        for place in range(len(whole.columns))
-        if place == whole.heading or any(row.cells[place].text not in ("", EMPTY) for row in whole.rows)
-    ]
-    bodies = [
-        Body([Row([row.cells[place] for place in kept], row.facts) for row in body.rows], body.title)
-        for body in whole.bodies
-        if body.rows
-    ]
-    columns = [whole.columns[place] for place in kept]
-    return Grid(whole.name, whole.caption, columns, bodies, kept.index(whole.heading))
-
-
-# ---------------------------------------------------------------- cells
 
 
 def text(value: Any) -> Cell:
@@ -124,6 +56,16 @@ def p_value(value: Any) -> Cell:
     if not given(value):
         return Cell(EMPTY)
     return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", float(value))
+
+
+def whole(value: Any) -> Cell:
+    """A number without decimals."""
+    return number(value, 0)
+
+
+def signed(value: Any) -> Cell:
+    """A difference."""
+    return number(value, sign=True)
 
 
 def size(value: Any) -> Cell:
@@ -172,3 +114,79 @@ def scale_of(lows: Iterable[Any], highs: Iterable[Any], zero: bool = False) -> t
 def _place(value: float, scale: tuple[float, float]) -> float:
     """Percent of the width, 2 % free on both sides."""
     return round(2 + 96 * (value - scale[0]) / (scale[1] - scale[0]), 2)
+
+
+# ---------------------------------------------------------------- tables
+
+
+@dataclass(frozen=True)
+class Column:
+    """A heading, and the form of what stands below it: of the value under `key` of a record, of the record without one.
+
+    Words are left-aligned; of numbers the first click sorts by the largest unless less is better.
+    """
+
+    title: str
+    key: str = ""
+    form: Callable[[Any], Cell] = text
+    hint: str = ""
+    ascending: bool = False
+
+    @property
+    def number(self) -> bool:
+        """Whether numbers stand below it."""
+        return self.form is not text
+
+    def cell(self, record: Mapping[Any, Any]) -> Cell:
+        """What stands in the row of a record."""
+        return self.form(record.get(self.key) if self.key else record)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells, the first of which is the row's heading where the grid says so; facts are what filters look at."""
+
+    cells: Sequence[Cell]
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Body:
+    """Rows that are sorted among themselves, with a heading of their own or none."""
+
+    rows: Sequence[Row]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table. heading: the place of the cell that names a row."""
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    bodies: Sequence[Body]
+    heading: int = 0
+
+
+def grid(name: str, caption: str, columns: Sequence[Column], records: Iterable[Mapping[Any, Any]]) -> Grid:
+    """A table of one body, a row for each record, without its empty columns."""
+    body = Body([Row([column.cell(record) for column in columns]) for record in records])
+    return trimmed(Grid(name, caption, columns, [body]))
+
+
+def trimmed(whole: Grid) -> Grid:
+    """The table without columns in which nothing stands."""
+    rows = [row for body in whole.bodies for row in body.rows]
+    kept = [
+        place
+        for place in range(len(whole.columns))
+        if place == whole.heading or any(row.cells[place].text not in ("", EMPTY) for row in rows)
+    ]
+    bodies = [
+        Body([Row([row.cells[place] for place in kept], row.facts) for row in body.rows], body.title)
+        for body in whole.bodies
+        if body.rows
+    ]
+    columns = [whole.columns[place] for place in kept]
+    return Grid(whole.name, whole.caption, columns, bodies, kept.index(whole.heading))

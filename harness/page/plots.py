@@ -30,16 +30,14 @@ EFFICIENCY = {
 }
 
 
-def plots(study: Study) -> Iterator[tuple[str, Plot]]:
-    """(section, plot) for all that the tables have something for."""
-    if study.ranked:
-        for column in EFFICIENCY:
-            yield from (("efficiency", plot) for plot in efficiency(study, column))
-    if study.board.ranked is not None:
-        yield from (("complexity", plot) for plot in complexity(study))
-    yield from (("modality", plot) for plot in modality(study))
+def plots(study: Study) -> Iterator[Plot]:
+    """All that the tables have something for."""
+    for column in EFFICIENCY:
+        yield from efficiency(study, column)
+    yield from complexity(study)
+    yield from modality(study)
     for level in ("system", "sample"):
-        yield from (("agreement", plot) for plot in agreement(study, level))
+        yield from agreement(study, level)
 
 
 # ---------------------------------------------------------------- efficiency
@@ -71,7 +69,7 @@ def efficiency(study: Study, column: str) -> Iterator[Plot]:
         f"Each point is a row of the leaderboard, its number is its rank, the line its 95 % interval. The best, "
         f"{best['label']}, has {best[study.primary]:.3f} at {best[column] / scale:.3g} ({label})."
     )
-    yield Plot(f"efficiency_{name}", title, text, table, figure)
+    yield Plot("efficiency", f"efficiency_{name}", title, text, table, figure)
 
 
 def _axis(study: Study) -> str:
@@ -85,14 +83,8 @@ def _points(
     values = [row[primary] for row in rows]
     bounds = [[row.get(f"{primary}_ci_{end}", row[primary]) for row in rows] for end in ("low", "high")]
     axes.vlines(costs, bounds[0], bounds[1], color=colour, linewidth=1.2, alpha=0.6)
-    style: dict[str, Any] = {
-        "marker": MARKERS[place % len(MARKERS)],
-        "s": 150,
-        "edgecolors": PAPER,
-        "linewidths": 0.8,
-        "zorder": 3,
-    }
-    axes.scatter(costs, values, color=colour, label=plain(kind), **style)
+    outline: dict[str, Any] = {"edgecolors": PAPER, "linewidths": 0.8, "zorder": 3}
+    axes.scatter(costs, values, s=150, marker=MARKERS[place % len(MARKERS)], color=colour, label=plain(kind), **outline)
     for row, cost, value in zip(rows, costs, values, strict=True):
         number = f"{row['rank']:.0f}"
         axes.text(cost, value, number, ha="center", va="center", fontsize=6.5, color=PAPER, weight="bold", zorder=4)
@@ -116,6 +108,8 @@ def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
 
 def complexity(study: Study) -> Iterator[Plot]:
     """The ranking column by length of the reference and by its number of concepts, for the best rows."""
+    if study.board.ranked is None:
+        return
     words = np.array([len(str(sample.reference).split()) for sample in study.samples])
     yield from _lines(
         study, "caption_length", "Score by length of the reference", "words in the reference", _bins(words)
@@ -171,7 +165,7 @@ def _lines(study: Study, name: str, title: str, label: str, groups: Groups) -> I
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     over = f"over {int(known.sum())} samples in {len(groups)} groups"
     text = f"{title} for the best {len(rows)} rows: means with 95 % intervals {over}."
-    yield Plot(name, title, text, table, figure)
+    yield Plot("complexity", name, title, text, table, figure)
 
 
 def _interval(ranked: Ranked, row: int, mask: NDArray[np.bool_], column: int) -> tuple[float, float, float]:
@@ -186,8 +180,7 @@ def _interval(ranked: Ranked, row: int, mask: NDArray[np.bool_], column: int) ->
 
 def modality(study: Study) -> Iterator[Plot]:
     """The ranking column of each row by kind of picture."""
-    table = study.tables.get("subgroups", pd.DataFrame(columns=["by", "metric"]))
-    own = table[(table["by"] == "modality") & (table["metric"] == study.primary)]
+    own = study.beside("subgroups", by="modality", metric=study.primary)
     names = [row["name"] for row in study.ranked if row["name"] in set(own.get("row", ()))][:CELLS]
     if not names:
         return
@@ -201,14 +194,13 @@ def modality(study: Study) -> Iterator[Plot]:
     figure = _heat(wide, title, "cividis_r" if lower else "cividis", limits)
     bright = "lower, which is better" if lower else "higher"
     text = f"{study.primary} of {len(names)} rows for each of {wide.shape[1]} modalities; brighter is {bright}."
-    yield Plot("modality", title, text, wide.reset_index(names="row"), figure, wide=True)
+    yield Plot("modality", "modality", title, text, wide.reset_index(names="row"), figure, wide=True)
 
 
 def agreement(study: Study, level: str) -> Iterator[Plot]:
     """Spearman's correlation of all pairs of metrics."""
-    table = study.tables.get("agreement", pd.DataFrame(columns=["level"]))
-    own = table[table["level"] == level]
-    if not len(own) or own["spearman"].isna().all():
+    own = study.beside("agreement", level=level)
+    if own.empty or own["spearman"].isna().all():
         return
     names = list(dict.fromkeys((*own["metric_a"], *own["metric_b"])))
     values = np.eye(len(names))
@@ -221,8 +213,8 @@ def agreement(study: Study, level: str) -> Iterator[Plot]:
     figure = _heat(square, title, "PuOr_r", (-1.0, 1.0))
     meaning = "1: they order the rows alike" if level == "system" else "1: they order the samples of a row alike"
     text = f"Spearman's rank correlation of {len(names)} metrics {over}. {meaning}, 0: they have nothing in common."
-    shown = own[["metric_a", "metric_b", "spearman", "kendall", "rows", "n"]].reset_index(drop=True)
-    yield Plot(f"agreement_{level}", title, text, shown, figure)
+    shown = own[["metric_a", "metric_b", "spearman", "kendall", "rows", "n"]]
+    yield Plot("agreement", f"agreement_{level}", title, text, shown, figure)
 
 
 def _heat(table: pd.DataFrame, title: str, colours: str, limits: tuple[float, float]) -> Figure:

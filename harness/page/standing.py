@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.choices import some
 from harness.page.grid import (
     EMPTY,
     Body,
@@ -14,13 +15,14 @@ from harness.page.grid import (
     Grid,
     Row,
     duration,
-    number,
     scale_of,
     short,
+    signed,
     size,
     spread,
     text,
     trimmed,
+    whole,
     with_interval,
 )
 from harness.page.study import GAIN, Study, blank_words, given, mean_of
@@ -45,10 +47,8 @@ class Fact:
 def summary(study: Study) -> list[Fact]:
     """The leader, how sure that is, its costs and what it was measured on."""
     if not study.ranked:
-        return [
-            Fact("Which leads?", "none yet", "No run is complete and scored, so that nothing is ranked."),
-            _over(study),
-        ]
+        none = Fact("Which leads?", "none yet", "No run is complete and scored, so that nothing is ranked.")
+        return [none, _over(study)]
     best = study.ranked[0]
     value = f"{best[study.primary]:.3f}"
     low, high = best.get(f"{study.primary}_ci_low"), best.get(f"{study.primary}_ci_high")
@@ -62,34 +62,29 @@ def _certainty(study: Study, best: Mapping[str, Any]) -> Fact:
     low, high = best.get("rank_low"), best.get("rank_high")
     place = f"rank {low:.0f} to {high:.0f}" if given(low) and low != high else "rank 1"
     if equal is None:
-        return Fact("How sure is that?", place, "There is no other row to compare it with.")
-    if not equal:
-        return Fact(
-            "How sure is that?", place, f"Better than every row it was tested against (p < {LEVEL}, corrected)."
-        )
-    names = ", ".join(study.label(name) for name in equal[:NAMED])
-    more = f" and {len(equal) - NAMED} more" if len(equal) > NAMED else ""
-    return Fact("How sure is that?", place, f"Not told apart from it on these samples: {names}{more}.")
+        detail = "There is no other row to compare it with."
+    elif equal:
+        detail = f"Not told apart from it on these samples: {some([study.label(name) for name in equal], NAMED)}."
+    else:
+        detail = f"Better than every row it was tested against (p < {LEVEL}, corrected)."
+    return Fact("How sure is that?", place, detail)
 
 
 def _equal(study: Study, name: str) -> list[str] | None:
     """Rows whose difference from one is not significant, in the order of the ranks; None where nothing was tested."""
-    table = study.tables.get("significance")
-    if table is None:
+    table = study.beside("significance", metric=study.primary)
+    if table.empty:
         return None
-    own = table[(table["metric"] == study.primary) & ((table["row_a"] == name) | (table["row_b"] == name))]
+    own = table[(table["row_a"] == name) | (table["row_b"] == name)]
     same = own[own["p_holm"] >= LEVEL]
-    names = {other for pair in zip(same["row_a"], same["row_b"], strict=True) for other in pair} - {name}
+    names = {*same["row_a"], *same["row_b"]} - {name}
     return [row["name"] for row in study.ranked if row["name"] in names] if len(own) else None
 
 
 def _against(study: Study, best: Mapping[str, Any]) -> list[Fact]:
     """Whether the leader beats every control; nothing where there are none."""
-    table = study.tables.get("controls")
-    if table is None:
-        return []
-    own = table[(table["metric"] == study.primary) & (table["row"] == best["name"])]
-    if not len(own):
+    own = study.beside("controls", metric=study.primary, row=best["name"])
+    if own.empty:
         return []
     sign = -1 if study.primary in study.board.lower else 1
     beaten = (sign * own["difference"] > 0) & (own["p_holm"] < LEVEL)
@@ -138,27 +133,32 @@ def _over(study: Study) -> Fact:
 def leaderboard(study: Study) -> Grid:
     """All rows: ranked, then incomplete ones, then controls apart. What is the same in every row is left out."""
     table = study.captioners
-    named = [c for c in FACTS if table[c].nunique() > 1]
-    gains = [str(c) for c in table if str(c).startswith(GAIN)]
-    columns = [Column("rank", ascending=True, hint="with the ranks that are plausible"), Column("model", number=False)]
-    columns += [Column(_words(name), number=False) for name in named]
-    columns += [_measure(study, name) for name in study.measures if name in study.board.headlines]
-    columns += [
-        Column(f"over {name.removeprefix(GAIN)}", hint="by how much it is better than this control") for name in gains
+    facts = [Column(_words(name), name, text) for name in FACTS if table[name].nunique() > 1]
+    gains = [
+        Column(f"over {name.removeprefix(GAIN)}", name, signed, hint="by how much it is better than this control")
+        for name in map(str, table)
+        if name.startswith(GAIN)
     ]
-    columns += [
-        Column("captions/s"),
-        Column("trained %", hint="share of the weights that were trained", ascending=True),
-        Column("memory", hint="peak while captioning", ascending=True),
-        *([Column("seeds")] if table["seeds"].nunique() > 1 else []),
-        *(_measure(study, name) for name in study.measures if name not in study.board.headlines),
-        *([Column("n", hint="samples")] if _lengths(study) > 1 else []),
+    measures = {name: _measure(study, name) for name in study.measures}
+    columns = [
+        Column("rank", form=_rank, hint="with the ranks that are plausible", ascending=True),
+        Column("model", "model", text),
+        *facts,
+        *(column for name, column in measures.items() if name in study.board.headlines),
+        *gains,
+        Column("captions/s", "captions_per_s", short),
+        Column("trained %", "params_trained_pct", short, hint="share of the weights that were trained", ascending=True),
+        Column("memory", "peak_memory_bytes", size, hint="peak while captioning", ascending=True),
+        *([Column("seeds", "seeds", whole)] if table["seeds"].nunique() > 1 else []),
+        *(column for name, column in measures.items() if name not in study.board.headlines),
+        *([Column("n", "n", whole, hint="samples")] if _lengths(study) > 1 else []),
     ]
-    scales = {name: _scale(study, name) for name in study.measures}
     bodies: dict[str, list[Row]] = {"": [], "Incomplete: not ranked": [], "Controls: no captioner, not ranked": []}
     for row in study.rows:
         title = list(bodies)[2 if row["control"] else 0 if given(row["rank"]) else 1]
-        bodies[title].append(_row(study, row, named, gains, scales))
+        shown = {**row, "model": row["model"] + blank_words(row["control"])}
+        cells = [column.cell(shown) for column in columns]
+        bodies[title].append(Row(cells, {name: str(row[name]) for name in ("model", *FACTS)}))
     caption = f"Rows by {study.primary}; {_common(study)}"
     return trimmed(Grid("leaderboard", caption, columns, [Body(rows, title) for title, rows in bodies.items()], 1))
 
@@ -169,37 +169,20 @@ def _lengths(study: Study) -> int:
 
 
 def _measure(study: Study, name: str) -> Column:
-    less = name in study.board.lower
-    return Column(_words(name), hint=study.meanings[name] + ("; less is better" if less else ""), ascending=less)
+    """A score with its interval. Bars are drawn for the column that ranks: more of them would tell less."""
+    low, high, less = f"{name}_ci_low", f"{name}_ci_high", name in study.board.lower
+    lows, highs = ([row.get(end) for row in study.rows] for end in (low, high))
+    scale = scale_of(lows, highs) if name == study.primary else None
+
+    def score(row: Mapping[str, Any]) -> Cell:
+        return with_interval(row[name], row.get(low), row.get(high), scale)
+
+    hint = study.meanings[name] + ("; less is better" if less else "")
+    return Column(_words(name), form=score, hint=hint, ascending=less)
 
 
 def _words(name: str) -> str:
     return {"modality": "modality label", "umls_f1": "UMLS F1"}.get(name, name.replace("_", " "))
-
-
-def _scale(study: Study, name: str) -> tuple[float, float] | None:
-    """Bars are drawn for the column that ranks: more of them would tell less."""
-    if name != study.primary:
-        return None
-    lows, highs = ([row.get(f"{name}_ci_{end}") for row in study.rows] for end in ("low", "high"))
-    return scale_of(lows, highs)
-
-
-def _row(
-    study: Study, row: Mapping[str, Any], named: Sequence[str], gains: Sequence[str], scales: Mapping[str, Any]
-) -> Row:
-    cells = [_rank(row), text(row["model"] + blank_words(row["control"])), *(text(row[name]) for name in named)]
-    scores = {
-        name: with_interval(row[name], row.get(f"{name}_ci_low"), row.get(f"{name}_ci_high"), scales[name])
-        for name in study.measures
-    }
-    cells += [cell for name, cell in scores.items() if name in study.board.headlines]
-    cells += [number(row[name], sign=True) for name in gains]
-    cells += [short(row["captions_per_s"]), short(row["params_trained_pct"]), size(row["peak_memory_bytes"])]
-    cells += [number(row["seeds"], 0)] if study.captioners["seeds"].nunique() > 1 else []
-    cells += [cell for name, cell in scores.items() if name not in study.board.headlines]
-    cells += [number(row["n"], 0)] if _lengths(study) > 1 else []
-    return Row(cells, {name: str(row[name]) for name in ("model", *FACTS)})
 
 
 def _rank(row: Mapping[str, Any]) -> Cell:

@@ -21,6 +21,11 @@ from harness.tables.labels import BLANK, row_name
 
 BESIDE = ("significance", "agreement", "subgroups", "ablation", "controls")
 """Tables of a results folder that the page shows where they are there."""
+TEXTS = (
+    *BOARD_COLUMNS, *ROW_COLUMNS, "metric", "metric_a", "metric_b", "row", "row_a", "row_b", "by", "group", "family",
+    "level", "control",
+)  # fmt: skip
+"""Columns of names, which stay text whatever they look like."""
 GAIN = "gain_"  # columns of what a row has over a control
 
 
@@ -41,14 +46,19 @@ class Study:
     @cached_property
     def measures(self) -> tuple[str, ...]:
         """Columns with values: the one that ranks, the averages, those of the protocol in its order, further ones."""
-        further = (name for run in self.board.runs for name in self._scored_columns(run))
+        further = (name for run in self.board.runs for name in self.columns_of(run))
         known = dict.fromkeys((*self.board.headlines, *self.board.protocol["columns"], *further))
         table = self.board.table
         return tuple(name for name in known if name in table and table[name].notna().any())
 
-    def _scored_columns(self, run: Run) -> Mapping[str, Any]:
+    def columns_of(self, run: Run) -> Mapping[str, Any]:
+        """The columns of this protocol as they were recorded for a run."""
         found: Mapping[str, Any] = run.protocols.get(self.board.key.protocol, {}).get("columns", {})
         return found
+
+    def beside(self, name: str, **cells: str) -> pd.DataFrame:
+        """The rows of a table beside the board that have these cells; none where it is not there."""
+        return with_cells(self.tables[name], cells) if name in self.tables else pd.DataFrame()
 
     @cached_property
     def meanings(self) -> dict[str, str]:
@@ -67,30 +77,28 @@ class Study:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the board in its order, each with its `name`, `label` and `control`, empty for a captioner."""
-        found: list[dict[str, Any]] = []
-        for row in self.board.table.to_dict("records"):
-            name = row_name(row[column] for column in ROW_COLUMNS)
-            control = str(row["control"]) if given(row.get("control")) else ""
-            found.append(
-                {
-                    **{str(k): v for k, v in row.items()},
-                    "name": name,
-                    "label": self.label(name) + blank_words(control),
-                    "control": control,
-                }
-            )
-        return found
+        return [self._row(row) for row in self.board.table.to_dict("records")]
+
+    def _row(self, cells: Mapping[Any, Any]) -> dict[str, Any]:
+        name = row_name(cells[column] for column in ROW_COLUMNS)
+        control = str(cells["control"]) if given(cells["control"]) else ""
+        return {**cells, "name": name, "label": self.label(name) + blank_words(control), "control": control}
 
     @property
     def ranked(self) -> list[dict[str, Any]]:
         """Rows with a rank, the best first."""
         return [row for row in self.rows if given(row["rank"]) and not row["control"]]
 
+    @property
+    def several(self) -> bool:
+        """Whether a model has several rows."""
+        return len({row["model"] for row in self.rows}) < len(self.rows)
+
     @cached_property
     def captioners(self) -> pd.DataFrame:
         """The board without its controls; whole where there is nothing else."""
         table = self.board.table
-        own = table[table["control"].map(lambda cell: not given(cell))] if "control" in table else table
+        own = table[~table["control"].map(given)]
         return own if len(own) else table
 
     @cached_property
@@ -120,10 +128,11 @@ class Study:
     @cached_property
     def called(self) -> dict[Path, str]:
         """Folder of a run -> what its row is called."""
-        found: dict[Path, str] = {}
-        for (name, control), runs in self._members.items():
-            found |= {run.folder: self.label(name) + blank_words(control) for run in runs}
-        return found
+        return {
+            run.folder: self.label(name) + blank_words(control)
+            for (name, control), runs in self._members.items()
+            for run in runs
+        }
 
     @cached_property
     def samples(self) -> list[JournalRow]:
@@ -142,31 +151,19 @@ class Study:
 
 def read_tables(results: Path, key: BoardKey) -> dict[str, pd.DataFrame]:
     """The rows about a board of each table that is there."""
-    found = {}
-    for name in BESIDE:
-        path = results / f"{name}.csv"
-        if path.is_file():
-            table = about(read_table(path), key)
-            if len(table):
-                found[name] = table
-    return found
+    paths = {name: results / f"{name}.csv" for name in BESIDE}
+    found = {name: with_cells(read_table(path), key.cells) for name, path in paths.items() if path.is_file()}
+    return {name: table for name, table in found.items() if len(table)}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table of the results folder; names stay text, whatever they look like."""
-    head = pd.read_csv(path, nrows=0).columns
-    texts = {*BOARD_COLUMNS, *ROW_COLUMNS, "metric", "metric_a", "metric_b", "row", "row_a", "row_b", "by", "group"}
-    kinds = dict.fromkeys((c for c in head if c in {*texts, "family", "level", "control"}), str)
-    return pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
+    """A table of the results folder."""
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
 
 
-def about(table: pd.DataFrame, key: BoardKey) -> pd.DataFrame:
-    """The rows about a board."""
-    mask = pd.Series(data=True, index=table.index)
-    for column, value in key.cells.items():
-        if column in table:
-            mask &= table[column] == value
-    return table[mask].reset_index(drop=True)
+def with_cells(table: pd.DataFrame, cells: Mapping[str, str]) -> pd.DataFrame:
+    """The rows that have these values in these columns."""
+    return table[(table[list(cells)] == pd.Series(cells)).all(axis=1)].reset_index(drop=True)
 
 
 def given(value: Any) -> bool:

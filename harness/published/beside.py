@@ -58,16 +58,20 @@ def beside(board: Board, obstacles: Sequence[str]) -> pd.DataFrame:
     rows = []
     for name in published.index:
         for row in table[table["model"] == name].to_dict("records"):
-            about = {"table": "ours", "model": name, "configuration": row_name([row[key] for key in ROW_COLUMNS[1:]])}
             for metric in printed.SCORES:
-                value, known = row.get(metric), float(published.loc[name, metric])
-                cell = {"metric": metric, "published": known, "ours": value, "difference": _minus(value, known)}
-                rows.append({**about, **cell, "note": _note(row, metric, known, board.key, obstacles)})
+                known = float(published.loc[name, metric])
+                note = _note(row, metric, known, board.key, obstacles)
+                rows.append(_compared("ours", row, metric, known, row.get(metric), note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _minus(value: Any, known: float) -> float | None:
-    return None if value is None or pd.isna(value) else float(value) - known
+def _compared(
+    table: str, row: Mapping[Any, Any], metric: str, published: float, ours: float | None, note: str
+) -> dict[Any, Any]:
+    """A published value and ours, of a row of a leaderboard or of another table with its names."""
+    about = {"table": table, "model": row["model"], "configuration": row_name(row[key] for key in ROW_COLUMNS[1:])}
+    difference = None if ours is None or pd.isna(ours) else float(ours) - published
+    return {**about, "metric": metric, "published": published, "ours": ours, "difference": difference, "note": note}
 
 
 def _note(row: Mapping[Any, Any], metric: str, known: float, key: BoardKey, obstacles: Sequence[str]) -> str:
@@ -88,20 +92,15 @@ def _note(row: Mapping[Any, Any], metric: str, known: float, key: BoardKey, obst
 
 def changes(results: Path, protocol: str, published: pd.DataFrame) -> pd.DataFrame:
     """The published changes by the modality in the prompt, and ours, all in percent of the score without it."""
-    rows: list[dict[Any, Any]] = []
-    for row in published.to_dict("records"):
-        about = {"table": "modality_change", "configuration": "published", "note": "percent of the score without it"}
-        rows.append({**row, **about, "difference": row["recomputed"] - row["published"]})
+    about = {"table": "modality_change", "configuration": "published", "note": "percent of the score without it"}
+    rows = published.assign(**about, difference=published["recomputed"] - published["published"]).to_dict("records")
     own = _own_changes(results, protocol)
     known = published.set_index(["model", "metric"])["published"].to_dict()
     for row in own.to_dict("records"):
         value = known.get((row["model"], row["metric"]))
         if value is not None:
-            name = row_name([row[key] for key in ROW_COLUMNS[1:]])
-            about = {"table": "modality_change", "model": row["model"], "configuration": name, "metric": row["metric"]}
             note = f"{row['dataset']} {row['split']}, {row['n']} samples, p {row['p_holm']:.3g} (Holm)"
-            cell = {"published": value, "ours": row["change_pct"], "difference": _minus(row["change_pct"], value)}
-            rows.append({**about, **cell, "note": note})
+            rows.append(_compared("modality_change", row, row["metric"], value, row["change_pct"], note))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     terminal.changes(table, protocol, found=len(own) > 0)
     return table
@@ -123,15 +122,10 @@ def trained(variants: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Trained parameters of the published rows, counted at the real sizes."""
     table = parameters.counted(["lora=paper,full"], variants, None).dropna(subset=["published_trained"])
     parameters.show(table)
-    rows = []
-    for row in table.to_dict("records"):
-        about = {"table": "parameters", "model": row["model"], "configuration": row["strategy"]}
-        note = f"{row['verdict']}: {row['explanation']}"
-        pairs = {
-            "params_trained": (parameters.number(row["published_trained"]), row["params_trained"]),
-            "params_trained_pct": (row["published_pct"], row["params_trained_pct"]),
-        }
-        for metric, (known, value) in pairs.items():
-            cell = {"metric": metric, "published": known, "ours": value, "difference": value - known, "note": note}
-            rows.append({**about, **cell})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    note = table["verdict"] + ": " + table["explanation"]
+    about = table[["model"]].assign(table="parameters", configuration=table["strategy"], note=note)
+    counts = about.assign(published=table["published_trained"].map(parameters.number), ours=table["params_trained"])
+    shares = about.assign(published=table["published_pct"], ours=table["params_trained_pct"])
+    both = pd.concat([counts.assign(metric="params_trained"), shares.assign(metric="params_trained_pct")])
+    both = both.assign(difference=both["ours"] - both["published"])
+    return both.sort_index(kind="stable").reindex(columns=list(COLUMNS))

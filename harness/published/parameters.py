@@ -20,6 +20,14 @@ COLUMNS = (
     "published_modules", "difference_pct", "verdict", "explanation",
 )  # fmt: skip
 COUNTS = ("params_total", "params_trained", *REGIONS, "modules_adapted", "rank")
+PRINTED = {
+    "params_approx": "published_total",
+    "params_trained": "published_trained",
+    "pct_of_total": "published_pct",
+    "adapter_scaling": "published_scaling",
+    "target_modules": "published_modules",
+}
+"""Columns of the published tables, and what they are called here."""
 SHOWN = ("model", "strategy", "params_total", "params_trained", "params_trained_pct", *REGIONS)
 UNITS = {"M": 1e6, "B": 1e9}
 
@@ -44,7 +52,7 @@ def published() -> dict[str, dict[str, Any]]:
     """The published rows with what is known of each, by the row's name (doi 10.3390/bioengineering12121330)."""
     folder = resources.files("harness") / "published"
     lora, models, notes = (pd.read_csv(str(folder / f"{name}.csv")) for name in ("lora", "models", "lora_notes"))
-    rows = notes.merge(lora, on="model").merge(models, on="model").to_dict("records")
+    rows = notes.merge(lora, on="model").merge(models, on="model").rename(columns=PRINTED).to_dict("records")
     return {row["row"]: {str(key): value for key, value in row.items()} for row in rows}
 
 
@@ -92,16 +100,8 @@ def _compared(name: str, captioner: Captioner, plan: Plan, reference: Mapping[st
     if name not in reference or plan.strategy != ("full" if captioner.kind == "baseline" else "paper"):
         return {}
     row = reference[name]
-    return {
-        "published_total": row["params_approx"],
-        "published_trained": row["params_trained"],
-        "published_pct": row["pct_of_total"],
-        "published_scaling": row["adapter_scaling"],
-        "published_modules": row["target_modules"],
-        "difference_pct": 100 * (plan.params_trained / number(row["params_trained"]) - 1),
-        "verdict": row["verdict"],
-        "explanation": row["explanation"],
-    }
+    difference = 100 * (plan.params_trained / number(row["published_trained"]) - 1)
+    return {name: row[name] for name in (*PRINTED.values(), "verdict", "explanation")} | {"difference_pct": difference}
 
 
 def number(text: str) -> float:

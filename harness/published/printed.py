@@ -19,6 +19,7 @@ AVERAGES = ("relevance", "factuality", "overall")
 SCORES = (*METRICS, *AVERAGES)
 ROUNDING = 1e-3  # printed to 3 digits: half a digit for an average, and at most as much for the mean of its parts
 EXACT = 1e-9  # what the arithmetic itself may be off by
+INCONSISTENT = "inconsistent: "  # what the note of such an average begins with
 
 Averages = Mapping[str, Sequence[str]]
 
@@ -50,9 +51,10 @@ def tables() -> dict[str, pd.DataFrame]:
 
 
 def recomputed(averages: Averages) -> pd.DataFrame:
-    """Every printed score: table, model, configuration, metric, published, recomputed, difference, note.
+    """Every printed score: table, model, configuration, metric, published, recomputed, difference, mean, note.
 
-    recomputed: the averages by their definition, from the printed metrics all the way (blank for a metric).
+    recomputed: the averages by their definition, from the printed metrics all the way (blank for a metric); mean: of
+    the parts as printed.
     """
     rows = [
         {"table": name, "model": row["model"], "configuration": row["configuration"], **cell}
@@ -65,59 +67,41 @@ def recomputed(averages: Averages) -> pd.DataFrame:
 
 def findings(averages: Averages) -> list[Finding]:
     """The averages that are not the mean of their printed parts, model by model."""
-    found: dict[tuple[str, str], dict[str, tuple[float, float, str]]] = {}
-    for table in tables().values():
-        for row in table.to_dict("records"):
-            for name, parts in averages.items():
-                mean = _mean(row, parts)
-                if _apart(row[name], mean):
-                    cells = found.setdefault((str(row["model"]), name), {})
-                    cells[str(row["configuration"])] = (row[name], mean, _reason(row, name, parts))
-    return [
-        Finding(model, name, tuple((c, value, mean) for c, (value, mean, _) in cells.items()), _joined(cells))
-        for (model, name), cells in found.items()
-    ]
+    table = recomputed(averages)
+    wrong = table[table["note"].str.startswith(INCONSISTENT)].drop_duplicates(["model", "configuration", "metric"])
+    found = []
+    for (model, metric), part in wrong.groupby(["model", "metric"], sort=False):
+        cells = part[["configuration", "published", "mean"]].itertuples(index=False, name=None)
+        reasons = part["note"].str.removeprefix(INCONSISTENT).unique()
+        found.append(Finding(str(model), str(metric), tuple(cells), "; ".join(reasons)))
+    return found
 
 
 def changes(averages: Averages) -> pd.DataFrame:
     """What the modality in the prompt changed, in percent of the base: model, metric, published, recomputed."""
-    table = recomputed(averages).query("table == 'modality_ablation'")
-    table = table.assign(recomputed=table["recomputed"].fillna(table["published"]))
-    rows = []
-    for (model, metric), part in table.groupby(["model", "metric"], sort=False):
-        base, other = (part[part["configuration"] == name].iloc[0] for name in ("base", "modality"))
-        percent = {name: 100 * (other[name] / base[name] - 1) for name in ("published", "recomputed")}
-        rows.append({"model": model, "metric": metric, **percent})
-    return pd.DataFrame(rows)
+    table = recomputed(averages).query("table == 'modality_ablation'").set_index(["configuration", "model", "metric"])
+    values = table[["published"]].assign(recomputed=table["recomputed"].fillna(table["published"]))
+    return (100 * (values.loc["modality"] / values.loc["base"] - 1)).reset_index()
 
 
 def _cells(row: Mapping[Any, Any], averages: Averages) -> Iterator[dict[str, Any]]:
-    metrics = dict.fromkeys(part for parts in averages.values() for part in parts if part not in averages)
-    for name in metrics:
-        yield {"metric": name, "published": row[name], "recomputed": None, "difference": None, "note": ""}
+    for name in dict.fromkeys(part for parts in averages.values() for part in parts if part not in averages):
+        yield {"metric": name, "published": row[name], "note": ""}
     full = dict(row)
     for name, parts in averages.items():
         full[name] = _mean(full, parts)
-        cell = {"metric": name, "published": row[name], "recomputed": full[name]}
-        yield {**cell, "difference": full[name] - row[name], "note": _note(row, name, parts, full[name])}
+        cell = {"metric": name, "published": row[name], "recomputed": full[name], "difference": full[name] - row[name]}
+        yield {**cell, "mean": _mean(row, parts), "note": _note(row, name, parts, full[name])}
 
 
 def _note(row: Mapping[Any, Any], name: str, parts: Sequence[str], value: float) -> str:
-    if _apart(row[name], _mean(row, parts)):
-        return f"inconsistent: {_reason(row, name, parts)}"
-    return f"the mean of the printed {' and '.join(parts)}" if _apart(row[name], value) else ""
-
-
-def _reason(row: Mapping[Any, Any], name: str, parts: Sequence[str]) -> str:
-    """Which mean the printed value is, where it is one of all parts but one."""
+    """Which mean a printed value is, where it is not the recomputed one."""
+    if not _apart(row[name], _mean(row, parts)):
+        return f"the mean of the printed {' and '.join(parts)}" if _apart(row[name], value) else ""
     for left_out in parts if len(parts) > 2 else ():
         if not _apart(row[name], _mean(row, [part for part in parts if part != left_out])):
-            return f"the mean without {left_out}"
-    return "not the mean of the values printed beside it"
-
-
-def _joined(cells: Mapping[str, tuple[float, float, str]]) -> str:
-    return "; ".join(dict.fromkeys(reason for *_, reason in cells.values()))
+            return f"{INCONSISTENT}the mean without {left_out}"
+    return f"{INCONSISTENT}not the mean of the values printed beside it"
 
 
 def _mean(row: Mapping[Any, Any], parts: Sequence[str]) -> float:

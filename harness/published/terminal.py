@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -18,12 +18,7 @@ TITLES = {"leaderboard": "published leaderboard", "modality_ablation": "publishe
 def published(table: pd.DataFrame, findings: Sequence[printed.Finding]) -> None:
     """The printed scores; an average that is not what follows from them has the recomputed value behind it."""
     for name, title in TITLES.items():
-        rows = []
-        part = table[table["table"] == name]
-        for (model, configuration), cells in part.groupby(["model", "configuration"], sort=False):
-            by = _by_metric(cells)
-            rows.append([str(model), str(configuration), *(_printed(by[metric]) for metric in SCORES)])
-        _print(f"{title} (doi {printed.DOI})", rows)
+        _print(f"{title} (doi {printed.DOI})", _lines(table[table["table"] == name], _printed))
     console.print("averages: as printed -> recomputed from the printed metrics, where rounding does not explain it")
     console.print(f"{len(findings)} inconsistent cells, not the mean of the values printed beside them:")
     for number, finding in enumerate(findings, start=1):
@@ -33,10 +28,6 @@ def published(table: pd.DataFrame, findings: Sequence[printed.Finding]) -> None:
 
 def _printed(cell: Mapping[Hashable, Any]) -> str:
     return f"{cell['published']:.3f}" + (f" -> {cell['recomputed']:.4f}" if cell["note"] else "")
-
-
-def _by_metric(cells: pd.DataFrame) -> dict[str, dict[Hashable, Any]]:
-    return {str(row["metric"]): row for row in cells.to_dict("records")}
 
 
 def no_board(protocol: str, titles: Sequence[str]) -> None:
@@ -59,14 +50,10 @@ def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
         console.print("\nTHESE NUMBERS CANNOT BE COMPARED with the published ones:")
         for obstacle in obstacles:
             console.print(f"  {obstacle}")
-    lines: list[list[str]] = []
-    for model, part in rows.groupby("model", sort=False):
-        published = part.drop_duplicates("metric").set_index("metric")["published"]
-        lines.append([str(model), "published", *(f"{published[metric]:.3f}" for metric in SCORES)])
-        for name, cells in part.groupby("configuration", sort=False):
-            by = _by_metric(cells)
-            lines.append(["", str(name), *(_value(by[metric], ".3f") for metric in SCORES)])
-        lines.append([])
+    lines: list[Sequence[str]] = []
+    for _, part in rows.groupby("model", sort=False):
+        known = part.drop_duplicates("metric").assign(configuration="published")
+        lines += _section(_lines(known, _number("published", ".3f")), _lines(part, _beside(".3f")))
     _print(f"ours beside the published: {board.key.title}", lines)
     for note in rows["note"].str.partition("; the published")[0].unique() if not obstacles else ():
         console.print(note)
@@ -74,16 +61,12 @@ def ours(rows: pd.DataFrame, board: Board, obstacles: Sequence[str]) -> None:
 
 def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
     """Changes by the modality label in percent: as printed, recomputed, and ours."""
-    lines: list[list[str]] = []
-    for model, part in table.groupby("model", sort=False):
-        for name, cells in part.groupby("configuration", sort=False):
-            by = _by_metric(cells)
-            if name == "published":
-                lines.append([str(model), "published", *(f"{by[metric]['published']:+.1f}" for metric in SCORES)])
-                lines.append(["", "recomputed", *(f"{by[metric]['recomputed']:+.1f}" for metric in SCORES)])
-            else:
-                lines.append(["", str(name), *(_value(by.get(metric), "+.1f") for metric in SCORES)])
-        lines.append([])
+    lines: list[Sequence[str]] = []
+    for _, part in table.groupby("model", sort=False):
+        known, own = part[part["recomputed"].notna()], part[part["recomputed"].isna()]
+        again = known.assign(configuration="recomputed")
+        printed_and_again = _lines(known, _number("published", "+.1f")), _lines(again, _number("recomputed", "+.1f"))
+        lines += _section(*printed_and_again, _lines(own, _beside("+.1f")))
     _print("change by the modality in the prompt, percent", lines)
     if protocol != "paper" and found:
         console.print(f"ours, by protocol {protocol}, CANNOT BE COMPARED with the published changes")
@@ -91,11 +74,29 @@ def changes(table: pd.DataFrame, protocol: str, *, found: bool) -> None:
         console.print(f"ours: none by protocol {protocol} in ablation.csv of the results")
 
 
-def _value(cell: Mapping[Hashable, Any] | None, form: str) -> str:
+def _lines(rows: pd.DataFrame, text: Callable[[Mapping[Hashable, Any]], str]) -> list[list[str]]:
+    """A line for each model and configuration with the texts of its scores; nothing where it has none."""
+    lines = []
+    for (model, configuration), part in rows.groupby(["model", "configuration"], sort=False):
+        texts = {row["metric"]: text(row) for row in part.to_dict("records")}
+        lines.append([str(model), str(configuration), *(texts.get(metric, "") for metric in SCORES)])
+    return lines
+
+
+def _section(*parts: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """The lines of one model, which is named in the first."""
+    first, *others = (line for part in parts for line in part)
+    return [first, *(["", *line[1:]] for line in others), []]
+
+
+def _number(column: str, form: str) -> Callable[[Mapping[Hashable, Any]], str]:
+    return lambda cell: f"{cell[column]:{form}}"
+
+
+def _beside(form: str) -> Callable[[Mapping[Hashable, Any]], str]:
     """Ours, and how far from the published one."""
-    if cell is None or pd.isna(cell["ours"]):
-        return ""
-    return f"{cell['ours']:{form}} ({cell['difference']:+{form.removeprefix('+')}})"
+    difference = f"+{form.removeprefix('+')}"
+    return lambda cell: "" if pd.isna(cell["ours"]) else f"{cell['ours']:{form}} ({cell['difference']:{difference}})"
 
 
 def _print(title: str, rows: Sequence[Sequence[str]]) -> None:

@@ -18,7 +18,7 @@ TEXT = ("model", "strategy", "prompt", "modality", "control")
 HIDDEN = ("class", "rank_low", "rank_high", "peak_memory_bytes")
 COSTS = ("captions_per_s", "params_trained_pct", "seeds", "n")
 PRINTED = 50  # rows on a terminal
-LATEX = str.maketrans(
+LATEX = str.maketrans(  # text that LaTeX prints as it is
     {char: f"\\{char}" for char in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
@@ -30,21 +30,21 @@ def readable(table: pd.DataFrame, *, brief: bool = False) -> pd.DataFrame:
 
     `brief` also leaves out what is the same in every row, as a terminal is narrow.
     """
-    shown, rows, empty = {}, table.to_dict("records"), _empty(table)
-    for name in table.columns:
-        # A control has no strategy, prompt and modality that would set the captioners apart.
-        part = table[table["control"] == ""] if name in TEXT else table
-        same = brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1
-        bound = str(name).endswith(("_ci_low", "_ci_high"))
-        if name not in HIDDEN and name not in empty and not bound and not same:
-            shown[name] = [_cell(name, row) for row in rows]
-    return pd.DataFrame(shown)
+    rows = table.to_dict("records")
+    names = [str(name) for name in table if _says_something(table, str(name), brief)]
+    return pd.DataFrame({name: [_cell(name, row) for row in rows] for name in names})
 
 
-def _empty(table: pd.DataFrame) -> list[str]:
-    """Columns that say nothing of any row."""
-    unfilled = [str(name) for name in table.columns if name not in ("rank", *TEXT) and table[name].isna().all()]
-    return [*unfilled, *(["control"] if not (table["control"] != "").any() else [])]
+def _says_something(table: pd.DataFrame, name: str, brief: bool) -> bool:
+    if name in HIDDEN or name.endswith(("_ci_low", "_ci_high")):  # the bounds stand with their values
+        return False
+    if name == "control":
+        return bool((table["control"] != "").any())
+    # A control has no strategy, prompt and modality that would set the captioners apart.
+    part = table[table["control"] == ""] if name in TEXT else table
+    if brief and name in ("strategy", "prompt", "modality", "seeds", "n") and part[name].nunique() <= 1:
+        return False
+    return name in ("rank", *TEXT) or bool(table[name].notna().any())
 
 
 def _cell(name: str, row: Mapping[Any, Any]) -> str:
@@ -122,12 +122,8 @@ def write_latex(board: Board, path: Path) -> None:
     text = readable(board.table)
     align = "".join("l" if name in TEXT else "r" for name in text.columns)
     head = " & ".join(name.replace("_", " ") for name in text.columns)
-    body = [" & ".join(map(_latex, row)) for row in text.itertuples(index=False)]
-    lines = [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
+    body = [" & ".join(cell.translate(LATEX) for cell in row) for row in text.itertuples(index=False)]
+    lines = [f"% {board.key.title}", f"% {board.note or RANK_HELP}"]
+    lines += [f"\\begin{{tabular}}{{{align}}}", "\\toprule", rf"{head} \\", "\\midrule"]
     lines += [*(rf"{row} \\" for row in body), "\\bottomrule", "\\end{tabular}"]
-    write_text(path, f"% {board.key.title}\n% {board.note or RANK_HELP}\n" + "\n".join(lines) + "\n")
-
-
-def _latex(cell: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return cell.translate(LATEX)
+    write_text(path, "\n".join(lines) + "\n")

@@ -13,10 +13,9 @@ from PIL import Image
 
 from harness.cli import main
 from harness.contracts import ImageError, RequestError, Sample, Split
-from harness.page.gallery import choose
+from harness.page.gallery import SIDE, choose, pictures
 from harness.page.grid import duration, number, p_value, short, size
 from harness.page.render import embedded
-from harness.page.thumbnails import SIDE, pictures
 from harness.store import read_json, write_json
 from harness.store.runs import find_runs
 from tests.support.report_data import CLOSING, HOSTILE, SCRIPT, hostile, kept_tables, made_up
