@@ -198,7 +198,7 @@ def _print(pairing: Pairing, found: pd.DataFrame) -> None:
     left_out = f"; {int((~used).sum())} that lack a value in A or B are left out" if not used.all() else ""
     console.print(f"protocol {pairing.protocol['name']}, {int(used.sum())} samples{left_out}")
     forms = ("{metric}", "{a:.4f}", "{b:.4f}", "{difference:+.4f}", "[{ci_low:+.4f}, {ci_high:+.4f}]", "{p:.4g}")
-    rows = [[form.format(**row) for form in forms] for row in found.to_dict("records")]
+    rows = [[form.format_map(row) for form in forms] for row in found.to_dict("records")]
     table("", ("metric", "A", "B", "A - B", "95 % interval", "p"), rows, left=["metric"])
     lower = lower_is_better(pairing.formula.columns, pairing.formula.averages)
     if lower:
