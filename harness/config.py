@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib import import_module
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -17,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -241,13 +242,15 @@ BOUNDS: dict[type, str] = {
 
 
 def _target(path: str, key: str) -> Any:
+    module, _, name = path.rpartition(".")
     try:
-        return get_object(path)
-    except (ImportError, AttributeError, ValueError, HydraException) as error:
-        reason = _first_line(error.__cause__ or error)
-        raise RequestError(
-            f"{key}._target_={path}: cannot be imported ({reason}); a file of your own must be on PYTHONPATH"
-        ) from None
+        found = import_module(module)
+    except (ImportError, ValueError, SyntaxError, NameError, AttributeError, TypeError) as error:
+        reason = f"cannot be imported ({_first_line(error)}); a file of your own must be on PYTHONPATH"
+        raise RequestError(f"{key}._target_={path}: {reason}") from None
+    if not hasattr(found, name):
+        raise RequestError(f"{key}._target_={path}: {module} has no {name}{meant(name, dir(found))}")
+    return getattr(found, name)
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ FACTS = {
     "metric": ("found",),
     "protocol": ("version", "columns", "averages"),
 }
-FOUND = "base/found.py"
+FOUND = "_found.py"
 """A package may have this module with `found(values)`, for what its captioners' own `found` says, without imports."""
 
 Node = Mapping[str, Any]
@@ -110,8 +110,8 @@ def _facts(group: str, name: str, node: Node, extra: Path | None) -> list[str]:
     if group == "metric":
         return [_metric(name, node, extra).missing() or "yes"]
     if group == "protocol":
-        averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in node["averages"].items())
-        return [str(node["version"]), ", ".join(node["columns"]), averages]
+        averages = "; ".join(f"{a} = mean({', '.join(p)})" for a, p in (node.get("averages") or {}).items())
+        return [str(node.get("version", "lacks one")), ", ".join(node.get("columns") or ()), averages]
     return []
 
 

@@ -12,7 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import Combined, ImageError, ImageSource, Metric, Pair, RequestError, Score, ScoreProtocol
+from harness.contracts import (
+    CapBenchError,
+    Combined,
+    ImageError,
+    ImageSource,
+    Metric,
+    Pair,
+    RequestError,
+    Score,
+    ScoreProtocol,
+)
 from harness.machine.memory import release
 from harness.machine.terminal import bar, errors
 from harness.store import SHORT, csv_text, digest, file_digest, read_json, through_json, write_json, write_text
@@ -248,6 +258,9 @@ def _scores(job: Job, metric: Metric, pairs: Mapping[str, Pair], references: Seq
         for start in range(0, len(rest), CHUNK):
             part = rest[start : start + CHUNK]
             new = dict(zip(part, metric.score([pairs[key] for key in part], references), strict=True))
+            unknown = sorted({name for made in new.values() for name in made.values} - set(metric.values))
+            if unknown:
+                raise CapBenchError(f"scores have {', '.join(unknown)}; `values` has {', '.join(metric.values)}")
             good = {key: json.dumps(dict(made.values)).encode() for key, made in new.items() if made.values}
             job.cache.scores.write(good)
             found |= new

@@ -223,6 +223,8 @@ def _with_scores(
         for place, name in enumerate(whole.columns)
         if not np.isnan(values[:, place]).any() and not np.isnan(statistics[:, :, whole.places[name]]).any()
     )
+    if not filled.names:  # the runs have no score in common
+        return table, None
     if board.primary in filled.names:
         better = table[board.primary] * (-1 if board.primary in board.lower else 1)
         table["rank"] = better.rank(method="min", ascending=False).astype(int)

@@ -173,7 +173,7 @@ def _block(run: Run, protocol: str, name: str, names: Sequence[str]) -> Array:
     if lacking:
         raise RequestError(
             f"{run.folder}: expected {', '.join(lacking)} in {column['file']}, which {name} of other runs is made of; "
-            "repeat `capbench score`"
+            "repeat `capbench score`; if the metric has been edited, its signature has to change first"
         )
     block = np.column_stack([values[wanted] for wanted in names])
     block[np.isnan(block).any(axis=1)] = np.nan

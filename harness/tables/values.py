@@ -38,9 +38,11 @@ def tidy(rows: Mapping[str, Sequence[str]], metrics: Sequence[str], cells: Mappi
 
 def missing_reasons(runs: Iterable[Run], protocol: str) -> dict[str, str]:
     """Column -> why it has no values, over runs scored under a protocol."""
-    found: dict[str, str] = {}
-    for run in runs:
-        for name, column in run.protocols.get(protocol, {}).get("columns", {}).items():
-            if "missing" in column:
-                found[name] = column["missing"]
+    records = [run.protocols[protocol] for run in runs if protocol in run.protocols]
+    found = {
+        name: column["missing"] for one in records for name, column in one["columns"].items() if "missing" in column
+    }
+    for name in {name for one in records for name in one["protocol"]["columns"]}:
+        if any(name not in one["columns"] for one in records):
+            found[name] = f"some runs have scores of another version; repeat `capbench score protocol={protocol}`"
     return found

@@ -78,3 +78,10 @@ def test_a_yaml_that_cannot_be_listed_is_named(text, words, tmp_path, capsys):
     (tmp_path / "prompt" / "mine.yaml").write_text(text)
     assert main(["list", "prompts", "--config-dir", str(tmp_path)]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_an_incomplete_protocol_is_listed_with_what_it_has(tmp_path, capsys):
+    (tmp_path / "protocol").mkdir()
+    (tmp_path / "protocol" / "mine.yaml").write_text("_target_: harness.contracts.ScoreProtocol\nname: mine\n")
+    assert main(["list", "protocols", "--config-dir", str(tmp_path)]) == 0
+    assert "lacks one" in capsys.readouterr().out

@@ -37,7 +37,8 @@ def test_five_extensions_at_once_need_no_edit_elsewhere(plugins):
     board = pd.read_csv(plugins / "results/leaderboard.csv")
     row = board.iloc[0]
     assert (row["model"], row["strategy"], row["prompt"]) == ("terse", "early", "shout")
-    assert 0 <= row["brevity"] <= 1
+    assert 0 <= row["both_ci_low"] <= row["both"] <= 1
+    assert row["both"] == pytest.approx((row["brevity"] + row["rouge"]) / 2, abs=1e-5)
     listed = capbench(["list", "models", "--config-dir", "conf"], plugins, PYTHONPATH=str(plugins), COLUMNS="200")
     assert "terse" in listed.stdout
 

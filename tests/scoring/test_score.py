@@ -285,3 +285,13 @@ def test_a_formula_that_needs_what_its_metric_does_not_have_is_refused(monkeypat
     monkeypatch.setattr("harness.scoring.protocol.config.build_node", lambda node, where: Broken())
     with pytest.raises(RequestError, match=r"metric rouge1: combine.f1 needs f[pn]; it has tp, f1"):
         columns_of(ScoreProtocol("p", 1, {"f1": {"metric": "rouge1", "value": "f1"}}, {}, "f1"), [], None)
+
+
+def test_a_value_that_a_metric_does_not_name_is_said(tmp_path):
+    class Misspelt(Words):
+        def score(self, pairs, references):
+            return [Score({"cuont": 1.0}) for _ in pairs]
+
+    run = CaptionFiles(tmp_path, {"status": "ok", "row": {}}, given=(JournalRow.of_texts("a", "one", "two"),))
+    ended = score([run], [Scheme(PROTOCOL, [Column("words", Misspelt(), "count")])], "cpu", tmp_path)
+    assert "scores have cuont; `values` has" in ended.failed["words"]

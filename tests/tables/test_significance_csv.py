@@ -288,3 +288,16 @@ def test_a_metric_where_less_is_better_has_the_least_as_its_best_row(results, tm
     least = board.table.loc[board.table["rouge"].idxmin(), "model"]
     assert {row.partition("/")[0] for row in table.loc[table["metric"] == "rouge", "row_a"]} == {least}
     assert (table.loc[table["metric"] == "rouge", "difference"] < 0).all()
+
+
+def test_runs_without_a_score_in_common_are_listed_and_the_remedy_is_said(tmp_path):
+    """As after a protocol's columns were renamed, and one more run was scored."""
+    results = made_up(tmp_path, runs=3, samples=20)
+    record = next((results / "runs").glob("*/scores/embedded.json"))
+    known = read_json(record)
+    renamed = {f"my_{name}": column for name, column in known["columns"].items()}
+    protocol = known["protocol"] | {"columns": {f"my_{n}": c for n, c in known["protocol"]["columns"].items()}}
+    write_json(record, known | {"columns": renamed, "protocol": protocol | {"averages": {}, "primary": "my_rouge"}})
+    (board,) = rebuild(results, 50, 50)
+    assert board.table["rank"].isna().all()
+    assert "repeat `capbench score protocol=embedded`" in board.unfilled["rouge"]
