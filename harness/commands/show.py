@@ -134,16 +134,15 @@ def _scores(record: Run, trials: int) -> list[Section]:
 def _identity(record: Run) -> Rows:
     manifest = record.manifest
     identity = manifest.get("identity") or {}
-    return _given(
-        {
-            "run" if "fit" in identity else "fit": digest(identity),
-            "its fit": identity.get("fit"),
-            "data": identity.get("data"),
-            "checkpoint": identity.get("checkpoint"),
-            "variant (all seeds)": manifest.get("variant"),
-            "configuration": manifest.get("config_hash"),
-        }
-    )
+    facts = {
+        "run" if "fit" in identity else "fit": digest(identity),
+        "its fit": identity.get("fit"),
+        "data": identity.get("data"),
+        "checkpoint": identity.get("checkpoint"),
+        "variant (all seeds)": manifest.get("variant"),
+        "configuration": manifest.get("config_hash"),
+    }
+    return _given(facts)
 
 
 def _plan(plan: Mapping[str, Any]) -> Rows:
@@ -164,16 +163,15 @@ def _origin(record: Run) -> Rows:
     manifest = record.manifest
     environment = manifest.get("environment") or {}
     packages = ", ".join(f"{name} {version}" for name, version in (environment.get("packages") or {}).items())
-    return _given(
-        {
-            "command": manifest.get("command"),
-            "code": manifest.get("code_version"),
-            "python": environment.get("python"),
-            "platform": environment.get("platform"),
-            "device": record.row.get("device", manifest.get("device")),
-            "packages": packages,
-        }
-    )
+    facts = {
+        "command": manifest.get("command"),
+        "code": manifest.get("code_version"),
+        "python": environment.get("python"),
+        "platform": environment.get("platform"),
+        "device": record.row.get("device", manifest.get("device")),
+        "packages": packages,
+    }
+    return _given(facts)
 
 
 def _files(folder: Path) -> Rows:
