@@ -6,12 +6,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from harness import config
 from harness.cells.parts import Once, Settings, build_parts
-from harness.cells.worker import Ended, attempt, died, ended_file, log, read_end, work
+from harness.cells.worker import Ended, attempt, died, ended_file, log, read_end, task, work
 from harness.contracts import Launcher, RequestError, Sweep
 from harness.machine import ranks
 from harness.machine.devices import pick_device
@@ -65,7 +64,7 @@ def _sweep(cells: Sequence[config.Cell], launcher: Launcher, results: Path) -> l
     before = [_content(file) for file in files]
     devices, width = _places(settings)
     start, ended = time.perf_counter(), dict[int, Ended]()
-    request = Sweep(work, [asdict(one) for one in cells], width, devices, results / "logs" / launcher.name)
+    request = Sweep(work, [task(one) for one in cells], width, devices, results / "logs" / launcher.name)
     with bar("cells", len(cells)) as advance:
         for place, how in launcher.launch(request):
             if _content(files[place]) == before[place]:  # nothing was written: another sweep's word is as good

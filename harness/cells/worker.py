@@ -51,7 +51,12 @@ class Died(Exception):
     """The process of a cell ended before the cell did."""
 
 
-# ---------------------------------------------------------------- the files of a cell
+# ---------------------------------------------------------------- tasks and their files
+
+
+def task(one: config.Cell) -> dict[str, Any]:
+    """A cell as plain JSON, with the name of its files, by which launchers call theirs."""
+    return {**asdict(one), "id": _name(one)}
 
 
 def ended_file(one: config.Cell) -> Path:
@@ -73,9 +78,9 @@ def _name(one: config.Cell) -> str:
     return digest([dict(one.choices), dict(one.config)])[:SHORT]
 
 
-def work(task: Mapping[str, Any]) -> None:
-    """Bring one cell, as plain JSON, to its end in this process, whose output goes to the cell's log."""
-    one = config.Cell(**task)
+def work(given: Mapping[str, Any]) -> None:
+    """Bring one cell to its end in this process, whose output goes to the cell's log."""
+    one = config.Cell(given["label"], given["choices"], given["config"])
     with _logged(log(one)):
         ended = attempt(one, {})
     if ranks.speaker() if ended.status == "failed" else ranks.first():
