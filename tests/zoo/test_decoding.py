@@ -58,8 +58,9 @@ def test_options_under_which_values_would_differ_are_refused(change):
 
 
 def test_all_sides_give_all_pictures(tmp_path):
-    paths = decoding.draw(tmp_path, 3)
-    found = decoding.sides(paths, decoding.read(tmp_path), decoding.prepared(tmp_path, 64), 64, 64)
+    paths, table = decoding.draw(tmp_path, 3), tmp_path / "table.csv"
+    files = decoding.read("table", path=str(table), check="listed", cache=None)
+    found = decoding.sides(paths, files, decoding.read("prepared", root=decoding.prepare(table, 64)), 64, 64)
     found.pop("datasets package", None)
     rows = {row["side"]: row for row in decoding.measure(found, 3, 1)}
     assert rows["stock"]["speedup"] == 1
