@@ -16,7 +16,7 @@ from harness.contracts import RUNTIME
 from harness.encoders.checkpoint import read_json
 from harness.encoders.weights import fill, read_tensors
 from model_zoo.base.baseline import Baseline
-from model_zoo.base.checkpoint import TEXT, Reference, Weights, read_config, read_tokenizer, weight_files
+from model_zoo.base.checkpoint import TEXT, Source, Weights, read_config, read_tokenizer, weight_files
 from model_zoo.base.options import Float, Kind
 from model_zoo.nets.cnn_transformer import CNNTransformerNet, DecoderConfig, DenseNetConfig
 
@@ -56,19 +56,19 @@ class CNNTransformer(Baseline):
         init_seed: int,
         schedule: list[dict[str, Any]],
     ) -> None:
-        references = [
-            Reference(features, features_revision, "features"),
-            Reference(tokenizer, tokenizer_revision, "tokenizer", TEXT),
+        sources = [
+            Source(features, features_revision, "features"),
+            Source(tokenizer, tokenizer_revision, "tokenizer", TEXT),
         ]
         if decoder is not None or weights == "embedded":
-            references.append(Reference(decoder or "", None, "decoder"))
-        super().__init__(name, kind, weights, dtype, "sdpa", references, init_seed, schedule)
+            sources.append(Source(decoder or "", None, "decoder"))
+        super().__init__(name, kind, weights, dtype, "sdpa", sources, init_seed, schedule)
 
     @cached_property
     def configs(self) -> tuple[DenseNetConfig, DecoderConfig]:
         """The sizes of the DenseNet, and of encoder and decoder."""
         features = _densenet_config(self.config_folder("features"))
-        if "decoder" in self.references:
+        if "decoder" in self.sources:
             return features, read_config(self.config_folder("decoder"), DecoderConfig)
         return features, DecoderConfig()
 
@@ -100,7 +100,7 @@ class CNNTransformer(Baseline):
             model = self.architecture()
         features = self.folder("features")
         fill(model.features, read_features(features), features, may_lack=COUNTERS)
-        if "decoder" in self.references:
+        if "decoder" in self.sources:
             decoder = self.folder("decoder")
             fill(model, _tensors(decoder), decoder, may_lack=rf"features\..*|{COUNTERS}")
         filled: nn.Module = model.to(self.compute)

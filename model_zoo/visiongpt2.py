@@ -15,7 +15,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTImageProcess
 from harness.contracts import RUNTIME, RequestError
 from model_zoo.base.baseline import Baseline
 from model_zoo.base.captioner import without_generation_defaults
-from model_zoo.base.checkpoint import Reference, Weights, read_config, read_image_processor, read_model, read_tokenizer
+from model_zoo.base.checkpoint import Source, Weights, read_config, read_image_processor, read_model, read_tokenizer
 from model_zoo.base.options import Attention, Float, Kind
 from model_zoo.nets.visiongpt2 import VisionGPT2Net
 
@@ -53,8 +53,8 @@ class VisionGPT2(Baseline):
         init_seed: int,
         schedule: list[dict[str, Any]],
     ) -> None:
-        references = [Reference(vision, vision_revision, "vision"), Reference(text, text_revision, "text")]
-        super().__init__(name, kind, weights, dtype, attention, references, init_seed, schedule)
+        sources = [Source(vision, vision_revision, "vision"), Source(text, text_revision, "text")]
+        super().__init__(name, kind, weights, dtype, attention, sources, init_seed, schedule)
 
     @cached_property
     def configs(self) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from model_zoo.base.captioner import HFCaptioner, only_image
 if TYPE_CHECKING:
     from PIL import Image
 
-    from model_zoo.base.checkpoint import Reference, Weights
+    from model_zoo.base.checkpoint import Source, Weights
     from model_zoo.base.options import Attention, Float, Kind
 
 
@@ -32,13 +32,13 @@ class Baseline(HFCaptioner):
         weights: Weights,
         dtype: Float,
         attention: Attention,
-        references: Sequence[Reference],
+        sources: Sequence[Source],
         init_seed: int,
         schedule: Sequence[Mapping[str, Any]],
     ) -> None:
         self.name, self.kind, self.weights = name, kind, weights
         self.dtype, self.attention = dtype, attention
-        self.references = {reference.part: reference for reference in references}
+        self.sources = {source.part: source for source in sources}
         self.init_seed = init_seed
         self.schedule = tuple(Stage(float(stage["start"]), tuple(stage["modules"])) for stage in schedule)
 

@@ -19,7 +19,7 @@ from model_zoo._found import whereabouts
 from model_zoo.base.checkpoint import (
     CONFIG,
     TWINS,
-    Reference,
+    Source,
     Weights,
     digest,
     read_config,
@@ -50,7 +50,7 @@ class HFCaptioner(ABC):
     weights: Weights
     dtype: Dtype
     attention: Attention
-    references: dict[str, Reference]
+    sources: dict[str, Source]
     """The checkpoints by part; one alone is the part ""."""
     device = "cpu"
     prompted: bool = True
@@ -125,22 +125,22 @@ class HFCaptioner(ABC):
 
     def folder(self, part: str = "") -> Path:
         """The local folder of one of the captioner's checkpoints, complete."""
-        return resolve(self.name, self.weights, self.references[part])
+        return resolve(self.name, self.weights, self.sources[part])
 
     def config_folder(self, part: str = "") -> Path:
         """The same with at least its config.json: enough to count the parameters of a model nobody has downloaded."""
-        return resolve(self.name, self.weights, self.references[part], only=CONFIG)
+        return resolve(self.name, self.weights, self.sources[part], only=CONFIG)
 
     def digest(self) -> str:
         """Hex sha256 of the checkpoint's files; of several parts, over their names and digests."""
-        parts = {r.part: digest(self.folder(r.part), r.files) for r in self.references.values()}
+        parts = {r.part: digest(self.folder(r.part), r.files) for r in self.sources.values()}
         if len(parts) == 1:
             return next(iter(parts.values()))
         return hashlib.sha256("\n".join(f"{part} {value}" for part, value in parts.items()).encode()).hexdigest()
 
     def found(self) -> tuple[str, str]:
         """For `capbench list`: what is found of the embedded twin and of the published checkpoint, nothing is read."""
-        parts = list(self.references.values())
+        parts = list(self.sources.values())
         twin = all((TWINS / self.name / part.part).is_dir() for part in parts)
         hubs = [f"{part.hub}: {whereabouts(part.hub, part.revision)}" for part in parts if part.hub]
         return "yes" if twin else "none", "; ".join(hubs)
@@ -312,7 +312,7 @@ class CheckpointCaptioner(CheckpointOptions, HFCaptioner):
 
     def __post_init__(self) -> None:
         """Name the one checkpoint."""
-        self.references = {"": Reference(self.hub, self.revision)}
+        self.sources = {"": Source(self.hub, self.revision)}
 
     @cached_property
     def config(self) -> Any:

@@ -33,7 +33,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 
 @dataclass(frozen=True)
-class Reference:
+class Source:
     """One checkpoint of a captioner: hub id or local folder, and what of it is read.
 
     part: the twin's subfolder when a captioner is put together from several checkpoints.
@@ -45,23 +45,23 @@ class Reference:
     files: tuple[str, ...] = FILES
 
 
-def resolve(name: str, weights: Weights, reference: Reference, only: tuple[str, ...] | None = None) -> Path:
+def resolve(name: str, weights: Weights, source: Source, only: tuple[str, ...] | None = None) -> Path:
     """The local folder of a checkpoint, downloaded if need be. `only`: fetch no more than these patterns.
 
     Raises RequestError when there is none, saying what to do.
     """
     if weights == "embedded":
-        return _twin(name, reference.part)
+        return _twin(name, source.part)
     if weights == "published":
-        return _published(name, reference.part, only)
-    local = Path(reference.hub).expanduser()
+        return _published(name, source.part, only)
+    local = Path(source.hub).expanduser()
     if local.exists():
         return local
-    if reference.hub.startswith((".", "/", "~")) or reference.hub.count("/") != 1:
+    if source.hub.startswith((".", "/", "~")) or source.hub.count("/") != 1:
         raise RequestError(
-            f"{name}: expected a hub id (owner/name) or an existing folder, got {reference.hub!r}, which does not exist"
+            f"{name}: expected a hub id (owner/name) or an existing folder, got {source.hub!r}, which does not exist"
         )
-    return _download(name, reference, only or reference.files)
+    return _download(name, source, only or source.files)
 
 
 def _twin(name: str, part: str) -> Path:
@@ -85,12 +85,12 @@ def _published(name: str, part: str, only: tuple[str, ...] | None) -> Path:
     return folder
 
 
-def _download(name: str, reference: Reference, patterns: tuple[str, ...]) -> Path:
+def _download(name: str, source: Source, patterns: tuple[str, ...]) -> Path:
     advice = "download it once where there is network, or set the model's hub id to a local folder"
-    what = f"{name}: cannot get {reference.hub}" + (f" at {reference.revision}" if reference.revision else "")
+    what = f"{name}: cannot get {source.hub}" + (f" at {source.revision}" if source.revision else "")
     try:
         folder = snapshot_download(
-            reference.hub, revision=reference.revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
+            source.hub, revision=source.revision, allow_patterns=list(patterns), ignore_patterns=["*/*"]
         )
     except LocalEntryNotFoundError as error:
         raise RequestError(f"{what}: it is not in the cache and the hub cannot be reached; {advice}") from error

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.contracts import RequestError
 from model_zoo.base import checkpoint
-from model_zoo.base.checkpoint import Reference, digest, resolve
+from model_zoo.base.checkpoint import Source, digest, resolve
 from tests.support.captioners import examples, make, twin_copy
 
 
@@ -85,16 +85,16 @@ def test_broken_json(twin: Path) -> None:
 
 def test_a_missing_twin_and_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"no embedded twin none; there are .*smolvlm.*weights=hub"):
-        resolve("none", "embedded", Reference("owner/name", None))
+        resolve("none", "embedded", Source("owner/name", None))
     with pytest.raises(RequestError, match="no embedded twin smolvlm/none"):
-        resolve("smolvlm", "embedded", Reference("owner/name", None, "none"))
+        resolve("smolvlm", "embedded", Source("owner/name", None, "none"))
     for missing in (str(tmp_path / "none"), "./none", "a/b/c", "none"):
         with pytest.raises(RequestError, match="existing folder"):
-            resolve("smolvlm", "hub", Reference(missing, None))
+            resolve("smolvlm", "hub", Source(missing, None))
 
 
 def test_a_local_folder_stands_for_the_hub(tmp_path: Path) -> None:
-    assert resolve("smolvlm", "hub", Reference(str(tmp_path), None)) == tmp_path
+    assert resolve("smolvlm", "hub", Source(str(tmp_path), None)) == tmp_path
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_download_that_fails_says_what_to_do(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(checkpoint, "snapshot_download", fail)
     with pytest.raises(RequestError, match=f"cannot get owner/name at abc.*{message}.*local folder"):
-        resolve("smolvlm", "hub", Reference("owner/name", "abc"))
+        resolve("smolvlm", "hub", Source("owner/name", "abc"))
 
 
 def test_a_download_asks_for_what_is_read_and_no_more(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
