@@ -47,8 +47,8 @@ def test_repeating_its_commands_does_nothing_again(results, capsys):
     assert written(results) == before
 
 
-def test_verify_finds_all_as_it_was_written(results):
-    assert main(["verify", "tables=false"]) == 0
+def test_verify_finds_all_as_it_was_written_tables_included(results):
+    assert main(["verify"]) == 0
 
 
 def test_commands_that_read_say_what_there_is(results, capsys):
