@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from copy import copy
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +189,22 @@ def _inference_prompt(parts: Parts) -> Any:
     return [dict(parts.identities["prompt"]), source]
 
 
-class _Watched(Sample):
-    """A sample that knows whether anything was read of it that its fingerprint leaves out."""
+FINGERPRINTED = {"id", "images", "caption", "split", "modality", "concepts"}
+"""Of a sample: what a run is known by anyhow."""
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("factors", "task"):
-            self.__dict__["read_on"] = True
-        return super().__getattribute__(name)
+
+def _watched(sample: Sample) -> Sample:
+    """A copy, of the sample's own class, that notes under `read_on` when more of it is read than is fingerprinted."""
+
+    def read(self: Any, name: str) -> Any:
+        known = object.__getattribute__(self, "__dict__")
+        if name in known and name not in FINGERPRINTED:
+            known["read_on"] = True
+        return object.__getattribute__(self, name)
+
+    found = copy(sample)
+    object.__setattr__(found, "__class__", type("Watched", (type(sample),), {"__getattribute__": read}))
+    return found
 
 
 def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
@@ -204,12 +214,12 @@ def _other_questions(parts: Parts, test: Split) -> dict[str, str]:
     """
     if not parts.captioner.prompted:
         return {}
-    samples = [_Watched(**{field.name: getattr(one, field.name) for field in fields(Sample)}) for one in test.samples]
+    samples = [_watched(one) for one in test.samples]
     classified = isinstance(parts.modality, Checkpointed)
     labels = [sample.modality for sample in samples] if classified else parts.modality.labels(samples)
     for sample, label in zip(samples, labels, strict=True):
         _query(parts.prompt, sample, label)
-    if not any("read_on" in vars(sample) for sample in samples):
+    if not any("read_on" in object.__getattribute__(sample, "__dict__") for sample in samples):
         return {}
     return {"questions": digest([query.prompt for query in queries_of(parts, test, parts.modality)])}
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Interval
 
 from harness import config
 from harness.batches.features import Mode
@@ -15,6 +17,7 @@ from harness.contracts import (
     Dataset,
     Decoding,
     ModalitySource,
+    Positive,
     PromptStyle,
     Split,
     Strategy,
@@ -31,16 +34,16 @@ GROUPS = ("dataset", "model", "lora", "prompt", "modality", "train", "generate",
 class Settings:
     """The root-level values of conf/run.yaml."""
 
-    seed: int
+    seed: Annotated[int, Interval(ge=0, le=2**32 - 1)]
     split: str
     results: str
     device: str
-    threads: int | None
+    threads: Positive | None
     metrics: list[str]
     blank: bool = False  # configurations of earlier versions do not have it
     labels_in_training: bool = False
     features: Mode = "auto"
-    features_gb: float = 20.0
+    features_gb: Annotated[float, Ge(0)] = 20.0
 
 
 class Once:

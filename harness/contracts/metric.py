@@ -74,6 +74,18 @@ class Combined(Protocol):
     combine: Mapping[str, Sequence[Ratio]]
 
 
+FACTS = {
+    *("rank", "rank_low", "rank_high", "model", "class", "strategy", "prompt", "modality", "seeds", "control", "n"),
+    *("params_trained_pct", "captions_per_s", "peak_memory_bytes", "id", "reference", "caption", "status"),
+}
+"""Columns of leaderboard.csv and samples.csv beside the scores."""
+
+
+def is_fact(name: str) -> bool:
+    """Whether a column of a table has this name, whatever the protocol."""
+    return name in FACTS or name.endswith(("_ci_low", "_ci_high")) or name.startswith("gain_")
+
+
 @dataclass(frozen=True)
 class ScoreProtocol:
     """A named, versioned set of metrics, options and averages: all that a leaderboard shows of scores, and its order.
@@ -92,8 +104,12 @@ class ScoreProtocol:
     official: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every name stands for a column or an average."""
+        """Check that every name stands for a column or an average, and for nothing else in a table."""
         known = {*self.columns, *self.averages}
+        twice = sorted({*self.columns} & {*self.averages}) or sorted(name for name in known if is_fact(name))
+        if twice:
+            what = "another column" if twice[0] in self.columns and twice[0] in self.averages else "a fact of each row"
+            raise RequestError(f"protocol {self.name}: {twice[0]!r} names {what}; expected another name")
         for name in [self.primary, *self.official.values(), *chain.from_iterable(self.averages.values())]:
             if name not in known:
                 raise RequestError(f"protocol {self.name}: expected one of {', '.join(sorted(known))}, got {name!r}")

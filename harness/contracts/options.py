@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 
 from harness.contracts.common import RUNTIME, NonNegative, Positive, RequestError
 
@@ -25,7 +25,7 @@ class Training:
     batch_size: Positive
     learning_rate: float | None
     max_steps: Positive | None
-    warmup: Annotated[float, Ge(0)]
+    warmup: Annotated[float, Interval(ge=0, le=1)]
     weight_decay: Annotated[float, Ge(0)]
     scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     max_grad_norm: Annotated[float, Ge(0)]

@@ -40,6 +40,8 @@ class SiteLora:
         """Check ranges."""
         if self.rank < 1:
             raise RequestError(f"lora.rank: expected 1 or more, got {self.rank}")
+        if self.alpha < 1:
+            raise RequestError(f"lora.alpha: expected 1 or more, got {self.alpha}")
         if not 0 <= self.dropout < 1:
             raise RequestError(f"lora.dropout: expected 0 or more and less than 1, got {self.dropout}")
 

@@ -93,7 +93,8 @@ def _used(run: Run) -> Any:
 
 
 def _options(config: Any, key: str = "") -> dict[str, str]:
-    ignored = {"seed", "results", "device", "threads", "labels_in_training"}  # the last is seen in the modality
+    ignored = {"seed", "results", "device", "threads", "features", "features_gb"}
+    ignored |= {"labels_in_training"}  # seen in the modality
     if not isinstance(config, Mapping):
         return {key: str(config)}
     found: dict[str, str] = {}

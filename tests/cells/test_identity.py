@@ -1,7 +1,7 @@
 """What a run is known by: whatever its questions are made of, and for runs of earlier versions what it always was."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
@@ -85,3 +85,36 @@ def test_who_is_asked_nothing_has_no_questions(overrides, tmp_path):
     made = parts(overrides, tmp_path)
     ids = [identify(asked(made, text, prompt=Asking())).run_id for text in ("Where?", "What?")]
     assert ids == [identify(made).run_id] * 2
+
+
+@dataclass(frozen=True)
+class Placed(Sample):
+    """A sample of a user's dataset, with a field of its own."""
+
+    place: str = ""
+
+
+class Placing(Questions):
+    """A dataset of such samples."""
+
+    def load(self, split: str):
+        found = self.dataset.load(split)
+        placed = (
+            Placed(**{f.name: getattr(one, f.name) for f in fields(Sample)}, place=self.question)
+            for one in found.samples
+        )
+        return replace(found, samples=tuple(placed))
+
+
+def test_a_field_of_ones_own_is_part_of_the_question_and_of_the_run(tmp_path):
+    class Where(Asking):
+        def text(self, sample: Sample, modality: str | None) -> str:
+            return f"What is in the {sample.place}?"
+
+    made = parts(["model=smolvlm", "lora=none"], tmp_path)
+    ids = [
+        identify(replace(made, dataset=Placing(made.dataset, text), prompt=Where())).run_id for text in ("hand", "foot")
+    ]
+    assert ids[0] != ids[1]
+    plain = [identify(replace(made, dataset=Placing(made.dataset, text))).run_id for text in ("hand", "foot")]
+    assert plain[0] == plain[1] == identify(made).run_id

@@ -3,6 +3,9 @@
 import pandas as pd
 import pytest
 
+from harness.contracts import RequestError, ScoreProtocol
+from harness.contracts.metric import FACTS
+from harness.tables.columns import LEADERBOARD_COLUMNS, SAMPLE_COLUMNS
 from harness.tables.values import add_averages
 from tests.support.commands import ROOT
 from tests.support.metric_data import protocols
@@ -68,3 +71,16 @@ def test_the_documented_differences_between_the_protocols():
     assert primary["imageclef2023"] == "bertscore"
     assert NAMED["imageclef2023"].columns["bertscore"]["options"]["idf"] == "none"
     assert NAMED["paper"].columns["umls_f1"]["options"]["types"] == "medcon66"
+
+
+@pytest.mark.parametrize(
+    ("columns", "average"), [(["rouge"], "rouge"), (["n"], "mean"), (["rouge"], "model"), (["a_ci_low"], "b")]
+)
+def test_a_name_that_a_table_has_already_is_refused(columns, average):
+    spec = {"metric": "rouge1", "value": "f1"}
+    with pytest.raises(RequestError, match="expected another name"):
+        ScoreProtocol("p", 1, dict.fromkeys(columns, spec), {average: columns}, average)
+
+
+def test_the_names_of_facts_are_those_of_the_tables():
+    assert {*LEADERBOARD_COLUMNS, *SAMPLE_COLUMNS} == FACTS
