@@ -104,10 +104,13 @@ def test_a_wrong_request_is_refused_in_one_line(overrides, words):
         (["train.batch_size=2.5"], "train", ["train.batch_size", "expected int", "2.5"]),
         (["train.epochs=-1"], "train", ["train.epochs", "more than 0"]),
         (["train.batch_size=0"], "train", ["train.batch_size", "1 or more"]),
+        (["train.warmup=2"], "train", ["train.warmup", "0 to 1"]),
         (["train.batch_size=16", "train.micro_batch_size=5"], "train", ["divisor", "16", "5"]),
         (["train.scheduler=step"], "train", ["train.scheduler", "linear"]),
         (["generate.max_new_tokens=yes"], "generate", ["generate.max_new_tokens", "expected int"]),
         (["lora.rank=0"], "lora", ["lora.rank", "1 or more"]),
+        (["lora.alpha=0"], "lora", ["lora.alpha", "1 or more"]),
+        (["model._target_=model_zoo.smolvlm.SmolVLMM"], "model", ["has no SmolVLMM; did you mean 'SmolVLM'"]),
         (["+lora.rnak=4"], "lora", ["lora.rnak", "did you mean 'rank'"]),
         (["dataset.style=medical"], "dataset", ["dataset.style", "radiology"]),
         (["model._target_=model_zoo.nothing.Model"], "model", ["cannot be imported", "PYTHONPATH"]),
@@ -124,7 +127,11 @@ def test_a_wrong_value_is_refused_with_its_key(overrides, group, words):
 
 
 @pytest.mark.parametrize(
-    ("override", "word"), [("seed=abc", "seed"), ("metrics=rouge1", "metrics"), ("threads=x", "threads")]
+    ("override", "word"),
+    [
+        *(("seed=abc", "seed"), ("seed=-1", "seed"), ("metrics=rouge1", "metrics")),
+        *(("threads=x", "threads"), ("threads=0", "threads"), ("features_gb=-1", "features_gb")),
+    ],
 )
 def test_a_wrong_root_value_is_refused(override, word):
     with pytest.raises(RequestError, match=f"^{word}: expected"):
