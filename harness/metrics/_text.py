@@ -63,7 +63,7 @@ class TextMetric:
         return [self._score(*pair) for pair in texts]
 
     def _score(self, reference: str, candidate: str) -> Score:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has neither _score nor _compute; it needs one of the two")
 
 
 def score_distinct(pairs: Sequence[Pair], compute: Callable[[list[Texts]], list[Score]]) -> list[Score]:

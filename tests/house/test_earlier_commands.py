@@ -30,10 +30,14 @@ def written(results: Path) -> dict[str, bytes]:
 
 
 def test_every_class_of_then_is_found_and_takes_the_values_of_then(results):
-    for run in find_runs(results):
-        for group, node in run.manifest["config"].items():
-            if isinstance(node, dict) and "_target_" in node:
-                config.build_node(node, group)
+    runs = find_runs(results)
+    assert len(runs) == 6
+    for run in runs:
+        groups = {group: node for group, node in run.manifest["config"].items() if isinstance(node, dict)}
+        nodes = {group: node for group, node in groups.items() if "_target_" in node}
+        assert {"dataset", "model", "lora", "prompt", "modality", "train", "generate", "control"} <= nodes.keys()
+        for group, node in nodes.items():
+            assert type(config.build_node(node, group)).__name__ == node["_target_"].rpartition(".")[2]
 
 
 @pytest.mark.slow
