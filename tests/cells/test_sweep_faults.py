@@ -56,25 +56,38 @@ def six(tmp_path_factory) -> Path:
 
 
 def test_sigkill_at_random_moments_changes_nothing(six, tmp_path):
-    arguments = [*SIX, f"results={tmp_path}"]
-    rng, ended = random.Random(0), 0
-    for _ in range(MOMENTS):
-        process = subprocess.Popen(
-            command(arguments), cwd=tmp_path, env=clean(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(rng.uniform(6, 30))
-            ended += 1
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-    done = capbench(arguments, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert ended < MOMENTS
-    same(six, tmp_path)
-    for run in find_runs(tmp_path):
+    """Moments are shares of the time that a whole sweep takes here, so that a fast machine is stopped as often."""
+    rng, killed, sweep = random.Random(0), 0, 0
+    whole = finished_in(None, six, tmp_path / "whole")
+    while killed < MOMENTS:
+        results = tmp_path / str(sweep)
+        if finished_in(rng.uniform(0.1, 0.8) * whole, six, results) is None:
+            killed += 1
+        else:
+            sweep += 1
+    finished_in(None, six, results)
+
+
+def finished_in(seconds: float | None, six: Path, results: Path) -> float | None:
+    """The seconds that a sweep took to its end, with the tables of an undisturbed one; None where it was killed."""
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command([*SIX, f"results={results}"]), cwd=results.parent, env=clean(), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
+    took = time.monotonic() - start
+    assert process.returncode == 0
+    same(six, results)
+    for run in find_runs(results):
         ids = [row.id for row in Journal(run.folder / "captions.jsonl").rows()]
         assert len(ids) == len(set(ids))  # a batch that was on the disk was never made again
+    return took
 
 
 KINDS = [
